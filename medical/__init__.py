@@ -1,0 +1,1 @@
+"""Scans in, scans out: the room for DICOM and NIfTI volumes, on top of `restore`."""

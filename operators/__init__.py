@@ -1,0 +1,5 @@
+"""What the instrument did: measurement operators `A` and their noise, all deepinv physics."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

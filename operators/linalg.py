@@ -1,0 +1,156 @@
+"""Linear solves for batches of images: every image its own problem, its own stopping time.
+
+A batch is solved together, but no scalar is shared: an image stops when *it* has converged, and
+its result does not depend on its neighbours. deepinv's solvers stop a batch as one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+Map = Callable[[Tensor], Tensor]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of every image, shaped `(B, 1, ..., 1)` to scale images by it."""
+    value = (a * b).flatten(1).sum(1)
+    return value.reshape(-1, *[1] * (a.ndim - 1))
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, and 0 where `b` is 0: a finished image takes no step."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1), 0)
+
+
+def conjugate_gradient(
+    matvec: Map, b: Tensor, *, x0: Tensor | None = None, tol: float = 1e-6, max_iter: int = 100
+) -> Tensor:
+    """Solve `K x = b` for symmetric positive definite `K` (Hestenes and Stiefel, 1952).
+
+    Args:
+        matvec: applies `K` to `(B, ...)`.
+        b: right-hand sides `(B, ...)`.
+        x0: start, zero by default.
+        tol: an image stops when `|b - K x| <= tol |b|`.
+        max_iter: most applications of `K` after the start.
+
+    Returns:
+        `x`, same shape as `b`.
+    """
+    x = torch.zeros_like(b) if x0 is None else x0.clone()
+    r = b.clone() if x0 is None else b - matvec(x)
+    p, rho, goal = r, dot(r, r), tol**2 * dot(b, b)
+    for _ in range(max_iter):
+        active = rho > goal
+        if not bool(active.any()):
+            break
+        q = matvec(p)
+        step = torch.where(active, _ratio(rho, dot(p, q)), 0)
+        x, r = x + step * p, r - step * q
+        rho, previous = dot(r, r), rho
+        p = r + _ratio(rho, previous) * p
+    return x
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What `conjugate_residual` found.
+
+    Attributes:
+        x: the solution `(B, ...)`.
+        residual: `M^-1 (b - K x)`, what is left, preconditioned.
+        images: `sum_k a_k image_k`, the byproducts of the matrix products weighted as `x` is.
+        iterations: applications of `K`.
+    """
+
+    x: Tensor
+    residual: Tensor
+    images: Tensor | None
+    iterations: int
+
+
+def conjugate_residual(
+    matvec: Callable[[Tensor], tuple[Tensor, Tensor]],
+    b: Tensor,
+    *,
+    precondition: Map | None = None,
+    reference: Tensor | None = None,
+    tol: float = 0.05,
+    max_iter: int = 10,
+    max_step: float = float("inf"),
+) -> Solution:
+    """Solve `K u = b` when `K` contains a network's Jacobian, which need not be symmetric.
+
+    Generalised conjugate residuals (Eisenstat, Elman and Schultz, 1983) in the inner product of
+    `M^-1`: the preconditioned residual never grows, whatever `K` is. Plain conjugate gradients
+    assumes symmetry and was seen to blow up by 1e4 for a denoiser 0.03 dB from optimal. An image
+    stops at convergence and at negative curvature, where the Jacobian is not that of any prior.
+
+    Args:
+        matvec: returns `(K p, image)`; `image` is any byproduct that is linear in `p`, here the
+            vector-Jacobian product in image space, accumulated so that it need not be formed again.
+        b: right-hand sides `(B, ...)`.
+        precondition: applies `M^-1`, the identity by default.
+        reference: what the residual is compared with, `b` by default; after a warm start, where
+            `b` is already a residual, the original right-hand side.
+        tol: an image stops when its residual norm, in `M^-1`, is below `tol` of the reference's.
+        max_iter: most applications of `K`.
+        max_step: bound on a step's length; for an exact prior and a good `M` it lies near 1.
+    """
+    solve = precondition or (lambda v: v)
+    u, r = torch.zeros_like(b), b
+    z = solve(r)
+    goal = tol**2 * (dot(r, z) if reference is None else dot(reference, solve(reference)))
+    active = dot(r, z) > 0
+    images: Tensor | None = None
+    kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    iterations = 0
+    while iterations < max_iter:
+        active = active & (dot(r, z) > goal)
+        if not bool(active.any()):
+            break
+        p = z
+        q, image = matvec(p)
+        iterations += 1
+        t = solve(q) if precondition else q
+        for pk, qk, tk, ik in kept:
+            back = _ratio(dot(q, tk), dot(qk, tk))
+            p, q, t, image = p - back * pk, q - back * qk, t - back * tk, image - back * ik
+        step = _ratio(dot(r, t), dot(q, t))
+        active = active & (step > 0)
+        step = torch.where(active, step.clamp(max=max_step), 0)
+        u, r, z = u + step * p, r - step * q, z - step * t
+        moved = step.reshape(-1, *[1] * (image.ndim - 1)) * image
+        images = moved if images is None else images + moved
+        kept.append((p, q, t, image))
+    return Solution(u, z, images, iterations)
+
+
+def proximal(
+    operator: LinearPhysics, z: Tensor, y: Tensor, rho: Tensor | float, *, tol: float = 1e-4
+) -> Tensor:
+    """Return `argmin_x |A x - y|^2 + rho |x - z|^2`, one `rho > 0` for all or one per image.
+
+    Args:
+        operator: linear physics.
+        z: images `(B, C, *spatial)`, also the start.
+        y: measurements.
+        rho: a number or `(B, 1, ..., 1)`.
+        tol: relative residual of the normal equations.
+    """
+    return conjugate_gradient(
+        lambda x: operator.A_adjoint(operator.A(x)) + rho * x,
+        operator.A_adjoint(y) + rho * z,
+        x0=z,
+        tol=tol,
+    )
+
+
+def least_squares(operator: LinearPhysics, y: Tensor, *, tol: float = 1e-3, max_iter: int = 50) -> Tensor:
+    """Return a minimum-norm least-squares image `A^+ y`, regularised by stopping early."""
+    return conjugate_gradient(
+        lambda x: operator.A_adjoint(operator.A(x)), operator.A_adjoint(y), tol=tol, max_iter=max_iter
+    )

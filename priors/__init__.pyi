@@ -1,0 +1,12 @@
+from .denoiser import Card as Card
+from .denoiser import Denoiser as Denoiser
+from .denoiser import per_image as per_image
+from .exact import Dirac as Dirac
+from .exact import Gaussian as Gaussian
+from .exact import GaussianMixture as GaussianMixture
+from .weights import available as available
+from .weights import load as load
+from .adapters import from_deepinv as from_deepinv
+from .adapters import from_diffusers as from_diffusers
+from .adapters import from_monai as from_monai
+from .tiled import Tiled as Tiled

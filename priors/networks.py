@@ -1,0 +1,106 @@
+"""The networks that ship, and how a network becomes a prior for the whole range of sigma.
+
+`NoisePredictor` is deepinv's DRUNet (Zhang et al., *Plug-and-Play Image Restoration with Deep
+Denoiser Prior*, 2021) used the other way round: it predicts the noise and subtracts it,
+
+    D(x, sigma) = x - N(x, sigma).
+
+After equal training this gains one to three decibels over predicting the image, because the
+network's own error then scales with the noise. DRUNet has no bias and no normalisation, so
+`D(a x, a sigma) = a D(x, sigma)` holds exactly.
+
+That equivariance also means that a network cannot be trusted far above the noise it was trained
+on: its leak of noise grows in proportion to sigma. `Handover` therefore passes to a closed-form
+denoiser there, and the pair drives a diffusion from any starting level.
+"""
+
+import math
+
+import torch
+from deepinv.models import DRUNet
+from torch import Tensor
+from torch.nn import functional as F
+
+from priors.denoiser import Card, Denoiser, per_image
+
+_MULTIPLE = 8  # three halvings
+_SMALLEST = 32  # below this DRUNet itself pads with copies of the border
+
+
+class NoisePredictor(Denoiser):
+    """A bias-free DRUNet that predicts the noise.
+
+    Args:
+        card: `card.channels` sets the number of image channels.
+        widths: feature channels of the four scales.
+        blocks: residual blocks a scale and side.
+    """
+
+    def __init__(self, card: Card, widths: tuple[int, int, int, int], blocks: int) -> None:
+        super().__init__(card)
+        channels = card.channels or 1
+        self.net = DRUNet(channels, channels, nc=widths, nb=blocks, pretrained=None)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """Denoise images `(B, C, H, W)` of any size; see `Denoiser.forward`."""
+        return x - self.noise(x, sigma).to(x.dtype)
+
+    def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Predict the noise `sigma * n` in `x`, in the network's own precision."""
+        dtype = self.net.m_head.weight.dtype
+        height, width = x.shape[-2:]
+        padded = _pad_by_reflection(x.to(dtype), _grown(height), _grown(width))
+        level = per_image(sigma, padded).flatten().expand(x.shape[0])
+        return self.net(padded, level)[..., :height, :width]
+
+
+def _grown(size: int) -> int:
+    """Return the smallest size the network takes without padding of its own."""
+    return max(_SMALLEST, math.ceil(size / _MULTIPLE) * _MULTIPLE)
+
+
+def _pad_by_reflection(x: Tensor, height: int, width: int) -> Tensor:
+    """Continue the image below and to the right; in several folds when it is very small."""
+    while x.shape[-2] < height or x.shape[-1] < width:
+        down = min(height - x.shape[-2], x.shape[-2] - 1)
+        right = min(width - x.shape[-1], x.shape[-1] - 1)
+        if down == 0 and right == 0:  # a side of one pixel has nothing to reflect
+            return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]), mode="replicate")
+        x = F.pad(x, (0, right, 0, down), mode="reflect")
+    return x
+
+
+class Handover(Denoiser):
+    """A network for low noise, a closed-form denoiser for high noise, a blend between.
+
+    The weight of the network falls linearly in `log sigma` from 1 at `low` to 0 at `high`. A blend
+    of two posterior means is the posterior mean under neither prior; it is used only in a narrow
+    band where the two are equally good.
+
+    Args:
+        card: card of the pair.
+        network: the denoiser for `sigma <= low`.
+        gaussian: the denoiser for `sigma >= high`.
+        low: noise level at which the handover begins.
+        high: noise level at which it ends.
+    """
+
+    def __init__(
+        self, card: Card, network: Denoiser, gaussian: Denoiser, low: float, high: float
+    ) -> None:
+        super().__init__(card)
+        if not 0 < low < high:
+            raise ValueError(f"handover needs 0 < low < high, found low={low}, high={high}.")
+        self.network, self.gaussian = network, gaussian
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """Denoise images `(B, C, H, W)`; see `Denoiser.forward`."""
+        level = per_image(sigma, x)
+        span = math.log(self.high / self.low)
+        weight = ((math.log(self.high) - level.clamp_min(1e-12).log()) / span).clamp(0, 1)
+        if bool((weight == 1).all()):
+            return self.network(x, sigma)
+        if bool((weight == 0).all()):
+            return self.gaussian(x, sigma)
+        return torch.lerp(self.gaussian(x, sigma), self.network(x, sigma), weight)

@@ -1,0 +1,208 @@
+"""Train a denoiser for every noise level: one generator that yields after every step.
+
+The caller draws the progress bar, evaluates, stops early or does nothing:
+
+    for progress in train(network, patches, Recipe(steps=1000), checkpoint="run.safetensors"):
+        bar.set_postfix(loss=progress.loss)
+
+A checkpoint holds weights, their average, Adam's moments, the step and the state of the random
+generator in one safetensors file, so that a stopped run goes on exactly as if it had not stopped.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from priors.weights import write_tensors
+
+Sampler = Callable[[torch.Generator], Tensor]
+"""Draws clean images `(B, C, H, W)` in [0, 1] from a generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The constants of a training run.
+
+    Attributes:
+        steps: optimiser steps in all; may be raised or lowered on resuming.
+        sigmas: mixture `((weight, low, high), ...)`; sigma is log-uniform inside each part.
+        lr: Adam's learning rate after `warmup` steps.
+        warmup: steps of linear rise.
+        cooldown: last fraction of the steps, over which the rate falls to zero along a cosine.
+        betas: Adam's moments.
+        clip: largest gradient norm.
+        ema: decay of the running average of the weights, the result of training.
+        seed: of the only random stream: patches, noise levels and noise.
+        bfloat16: run the network's forward pass in bfloat16; weights stay float32.
+    """
+
+    steps: int
+    sigmas: tuple[tuple[float, float, float], ...] = (
+        (0.65, 5 / 255, 70 / 255),
+        (0.20, 0.002, 0.3),
+        (0.15, 0.3, 1.5),
+    )
+    lr: float = 2e-3
+    warmup: int = 200
+    cooldown: float = 0.6
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    bfloat16: bool = True
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step` in [0, steps)."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        left = max(0.0, (self.steps - step) / (self.cooldown * self.steps))
+        return self.lr * rise * (1 - math.cos(math.pi * min(1.0, left))) / 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after a step: its number, its loss, its learning rate."""
+
+    step: int
+    loss: float
+    lr: float
+
+
+class Run:
+    """The state of a training run: network, average, optimiser and random stream."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        self.network = network
+        self.step = 0
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=recipe.betas)
+        self.average = {k: v.detach().clone() for k, v in network.named_parameters()}
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on, atomically."""
+        tensors = {"random": self.generator.get_state(), "step": torch.tensor(self.step)}
+        for name, parameter in self.network.named_parameters():
+            state = self.optimiser.state[parameter]
+            tensors |= {
+                f"weight/{name}": parameter.detach(),
+                f"average/{name}": self.average[name],
+                f"moment1/{name}": state["exp_avg"],
+                f"moment2/{name}": state["exp_avg_sq"],
+            }
+        write_tensors(path, tensors)
+
+    def resume(self, path: Path) -> None:
+        """Take up the run that `save` wrote.
+
+        Raises:
+            ValueError: when the file belongs to another network.
+        """
+        with safe_open(path, framework="pt") as file:
+            wanted = {f"weight/{k}" for k, _ in self.network.named_parameters()}
+            if missing := sorted(wanted - set(file.keys())):
+                raise ValueError(
+                    f"checkpoint '{path.name}' lacks '{missing[0]}', so it is of another network; "
+                    "start anew with another file name."
+                )
+            self.step = int(file.get_tensor("step"))
+            self.generator.set_state(file.get_tensor("random"))
+            for name, parameter in self.network.named_parameters():
+                parameter.data.copy_(file.get_tensor(f"weight/{name}"))
+                self.average[name].copy_(file.get_tensor(f"average/{name}"))
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(self.step)),
+                    "exp_avg": file.get_tensor(f"moment1/{name}"),
+                    "exp_avg_sq": file.get_tensor(f"moment2/{name}"),
+                }
+
+
+def train(
+    network: nn.Module,
+    patches: Sampler,
+    recipe: Recipe,
+    *,
+    checkpoint: str | Path | None = None,
+    every: int = 500,
+) -> Iterator[Progress]:
+    """Fit `network(x, sigma)` to be the posterior mean at every sigma of the recipe.
+
+    The loss of a patch is its error divided by the error one expects at its noise level, so that
+    every level counts alike.
+
+    Args:
+        network: called as `network(x, sigma)` with `x` `(B, C, H, W)` and `sigma` `(B,)`; its
+            parameters are replaced by their running average when the last step is done.
+        patches: draws clean images in [0, 1] from the run's generator.
+        recipe: the constants.
+        checkpoint: file to resume from when it exists, and to write every `every` steps.
+        every: steps between checkpoints.
+
+    Yields:
+        `Progress` after every step.
+    """
+    run = Run(network, recipe)
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None and path.exists():
+        run.resume(path)
+    network.train()
+    while run.step < recipe.steps:
+        yield _advance(run, patches, recipe)
+        if path is not None and (run.step % every == 0 or run.step == recipe.steps):
+            run.save(path)
+    network.load_state_dict(run.average, strict=False)
+    network.eval()
+
+
+def _advance(run: Run, patches: Sampler, recipe: Recipe) -> Progress:
+    """Take one optimiser step."""
+    clean = patches(run.generator)
+    sigma = _draw_sigma(len(clean), recipe.sigmas, run.generator)
+    noise = torch.randn(clean.shape, generator=run.generator)
+    noisy = (clean + sigma[:, None, None, None] * noise).contiguous(
+        memory_format=torch.channels_last
+    )
+    lr = recipe.rate(run.step)
+    for group in run.optimiser.param_groups:
+        group["lr"] = lr
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        denoised = run.network(noisy, sigma)
+    loss = (_error(denoised - clean, sigma) / expected_rmse(sigma)).mean()
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
+    run.optimiser.step()
+    run.step += 1
+    decay = min(recipe.ema, (1 + run.step) / (10 + run.step))
+    for name, parameter in run.network.named_parameters():
+        run.average[name].lerp_(parameter.detach(), 1 - decay)
+    return Progress(run.step, float(loss.detach()), lr)
+
+
+def _error(residual: Tensor, sigma: Tensor) -> Tensor:
+    """Error of every patch `(B,)`.
+
+    Mean absolute error at low noise: it trains faster, and there the posterior is so narrow that
+    its median is its mean. Root mean square above, where the two differ and the score is a mean.
+    """
+    absolute = residual.abs().flatten(1).mean(1)
+    rms = residual.square().flatten(1).mean(1).add(1e-12).sqrt()
+    return torch.where(sigma < 0.3, absolute, rms)
+
+
+def expected_rmse(sigma: Tensor) -> Tensor:
+    """Error of a fair denoiser of photographs in [0, 1] at noise level `sigma`, roughly."""
+    return 1 / (1 / sigma + 1 / (0.11 * sigma.sqrt()))
+
+
+def _draw_sigma(
+    count: int, parts: tuple[tuple[float, float, float], ...], generator: torch.Generator
+) -> Tensor:
+    """Draw `count` noise levels from the mixture of log-uniform parts."""
+    weights, low, high = torch.tensor(parts, dtype=torch.float32).T
+    part = torch.multinomial(weights, count, replacement=True, generator=generator)
+    u = torch.rand(count, generator=generator)
+    return low[part] * (high[part] / low[part]) ** u

@@ -1,0 +1,1 @@
+"""Benches: solvers against exact posteriors, priors against denoisers on held-out photographs."""

@@ -1,0 +1,200 @@
+"""What a solver sees: one chunk of samples of one measurement, and nothing shared between them.
+
+A chunk holds `N = S * B` images, sample-major: S samples of each of B measurements. `Problem`
+expands the measurement, calls the operator so that its batch-shaped parameters still fit, counts
+network calls, and draws noise from one stream a sample. Solvers work on it in the prior's units.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from deepinv.physics import LinearPhysics, Physics
+from torch import Tensor
+
+from operators import noise_sigma
+from priors import Denoiser
+
+_LARGE = 0x9E3779B97F4A7C15  # odd and irregular: neighbouring seeds give unrelated streams
+
+
+@dataclass
+class Count:
+    """Network calls of a chunk; a batched call counts once, being one call for each sample."""
+
+    forwards: int = 0
+    vjps: int = 0
+
+
+def stream(seed: int, sample: int) -> torch.Generator:
+    """Return the random stream of sample `sample` of seed `seed`, whatever the batch around it.
+
+    The images of one batch share it (common random numbers), so that an image restored alone
+    equals the same image restored in a batch.
+    """
+    return torch.Generator().manual_seed((seed * _LARGE + sample * 0x2545F491) % 2**63)
+
+
+@dataclass
+class Problem:
+    """One chunk of samples.
+
+    Attributes:
+        y: measurements `(N, ...)`, repeated for every sample, zero where nothing is observed.
+        operator: the physics.
+        prior: the denoiser.
+        shape: `(N, C, *spatial)` of the images sought.
+        sigma_y: noise std, `(N, 1, ..., 1)` against images.
+        streams: one generator a sample.
+        observed: 1 where `A` has a row that is not zero, else 0; broadcasts against `y`.
+        init: start image `(N, C, *spatial)` when the user gave one.
+        count: network calls so far.
+    """
+
+    y: Tensor
+    operator: Physics
+    prior: Denoiser
+    shape: tuple[int, ...]
+    sigma_y: Tensor
+    streams: list[torch.Generator]
+    observed: Tensor
+    init: Tensor | None = None
+    count: Count = field(default_factory=Count)
+
+    @property
+    def scale(self) -> float:
+        """Half the width of the prior's range: papers state their constants for [-1, 1]."""
+        low, high = self.prior.card.value_range
+        return (high - low) / 2
+
+    @property
+    def middle(self) -> float:
+        """Middle of the prior's range."""
+        low, high = self.prior.card.value_range
+        return (high + low) / 2
+
+    @property
+    def pixels(self) -> int:
+        """Entries of one image."""
+        return self.y.new_empty(self.shape[1:], device="meta").numel()
+
+    @property
+    def noise_y(self) -> Tensor:
+        """`sigma_y` shaped `(N, 1, ..., 1)` against measurements."""
+        return self.sigma_y.reshape(-1, *[1] * (self.y.ndim - 1))
+
+    # -- the operator ------------------------------------------------------------------------
+
+    def A(self, x: Tensor) -> Tensor:
+        """Measure images without noise."""
+        return self._by_sample(self.operator.A, x)
+
+    def A_adjoint(self, r: Tensor) -> Tensor:
+        """Apply the adjoint of a linear operator."""
+        assert isinstance(self.operator, LinearPhysics)
+        return self._by_sample(self.operator.A_adjoint, r)
+
+    def data_gradient(self, x: Tensor) -> Tensor:
+        """Gradient of `|y - A(x)|^2 / 2`, by autograd when `A` is not linear."""
+        if isinstance(self.operator, LinearPhysics):
+            return self.A_adjoint(self.A(x) - self.y)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            loss = (self.A(x) - self.y).square().sum() / 2
+            return torch.autograd.grad(loss, x)[0]
+
+    def _by_sample(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Call the operator on B images at a time: its masks or maps may have batch size B."""
+        images = self.shape[0] // len(self.streams)
+        if images == 1 or len(self.streams) == 1:
+            return call(x)
+        return torch.cat([call(part) for part in x.split(images)])
+
+    # -- the prior ---------------------------------------------------------------------------
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Return `D(x, sigma)`; one forward."""
+        self.count.forwards += 1
+        with torch.no_grad():
+            return self.prior(x, sigma)
+
+    def linearise(self, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return `D(x, sigma)` and the product `v -> J^T v` with its Jacobian; one forward now.
+
+        Every product costs one vector-Jacobian product.
+        """
+        self.count.forwards += 1
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            denoised = self.prior(x, sigma)
+
+        def vjp(v: Tensor) -> Tensor:
+            self.count.vjps += 1
+            if not denoised.requires_grad:  # a point-mass prior does not depend on x
+                return torch.zeros_like(x)
+            return torch.autograd.grad(denoised, x, v, retain_graph=True)[0]
+
+        return denoised.detach(), vjp
+
+    # -- chance ------------------------------------------------------------------------------
+
+    def noise(self, like: Tensor | None = None) -> Tensor:
+        """Standard normal noise of the shape of the images, or of `like` `(N, ...)`."""
+        shape = self.shape if like is None else tuple(like.shape)
+        images = shape[0] // len(self.streams)
+        draws = [torch.randn(shape[1:], generator=g, dtype=torch.float64) for g in self.streams]
+        stacked = torch.stack(draws).repeat_interleave(images, dim=0)
+        return stacked.to(dtype=self.y.dtype, device=self.y.device)
+
+    # -- the start ---------------------------------------------------------------------------
+
+    def first_guess(self) -> Tensor:
+        """Return the start image: the user's, or the best linear fit `A^+ y`."""
+        from operators.linalg import least_squares
+
+        if self.init is not None:
+            return self.init
+        if isinstance(self.operator, LinearPhysics):
+            return least_squares(_Batched(self), self.y)  # type: ignore[arg-type]
+        return self.operator.A_dagger(self.y)
+
+
+@dataclass(frozen=True)
+class _Batched:
+    """The operator of a problem with the two methods that `operators.linalg` uses."""
+
+    problem: Problem
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.problem.A(x)
+
+    def A_adjoint(self, r: Tensor) -> Tensor:
+        return self.problem.A_adjoint(r)
+
+
+def observed_rows(operator: Physics, x: Tensor, y: Tensor) -> Tensor:
+    """Find the measurements that see the image at all, as ones and zeros shaped like `y`.
+
+    A row of `A` that is zero (an unsampled pixel stored in a full-size measurement) gives zero for
+    a random image; any other row does so with probability zero.
+    """
+    if not isinstance(operator, LinearPhysics):
+        return torch.ones_like(y)
+    draw = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        return (operator.A(draw.to(x) + 0.5) != 0).to(y.dtype)
+
+
+def gaussian_sigma(operator: Physics, batch: int, like: Tensor) -> Tensor:
+    """Noise std of every measurement `(batch,)`.
+
+    Raises:
+        ValueError: when the noise is not Gaussian, or its std has another length.
+    """
+    sigma = torch.as_tensor(noise_sigma(operator), dtype=like.dtype, device=like.device).flatten()
+    if sigma.numel() not in (1, batch):
+        raise ValueError(
+            f"the operator's noise has {sigma.numel()} levels for {batch} measurements; give one "
+            "level, or one per measurement."
+        )
+    return sigma.expand(batch)

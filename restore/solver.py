@@ -1,0 +1,262 @@
+"""The base of every solver: one call, and everything that is not the algorithm.
+
+A solver is a frozen dataclass whose fields are its paper's constants. Its algorithm is one
+generator, `iterate`, that yields the current estimate of the clean image after every step; the last
+one is the result. Seeds, batching of samples, progress, divergence, cost and provenance live here.
+"""
+
+import logging
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from deepinv.physics import LinearPhysics, Physics
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from operators import noise_sigma
+from priors import Denoiser
+from restore.problem import Count, Problem, gaussian_sigma, observed_rows, stream
+from restore.result import Cost, Result, judge, provenance
+
+log = logging.getLogger("restore")
+
+_RUNAWAY = 50.0  # half-ranges from the middle; no estimate of an image belongs there
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback receives: the step's number within the chunk and the estimate `(N, C, ...)`."""
+
+    index: int
+    total: int
+    x: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """Base class; see the module's docstring.
+
+    Class attributes, shown by `restore solvers` and checked before the first network call:
+        name: the word users type.
+        paper: authors, title, year.
+        requires: any of "linear" (an adjoint is needed), "gaussian" (noise), "noise" (sigma_y > 0).
+        cost: network calls a sample, in words.
+        posterior: what the spread of its samples is.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str]
+    posterior: ClassVar[str]
+    remedy: ClassVar[str] = "use more steps, or check the operator with `restore check`"
+
+    @property
+    def length(self) -> int:
+        """Number of estimates that `iterate` yields."""
+        raise NotImplementedError
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        """Run the algorithm on one chunk, yielding estimates `(N, C, *spatial)`."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        y: Tensor,
+        operator: Physics,
+        prior: Denoiser,
+        *,
+        samples: int = 1,
+        seed: int = 0,
+        init: Tensor | None = None,
+        progress: bool | None = None,
+        callback: Callable[[Step], None] | None = None,
+        batch_size: int | None = None,
+    ) -> Result:
+        """Restore.
+
+        Args:
+            y: measurement `(B, ...)` of the operator; its dtype and device are the result's.
+            operator: deepinv physics with its noise model.
+            prior: denoiser of the clean images.
+            samples: number S of samples for each measurement.
+            seed: any integer; sample i of a seed is the same image in every batch.
+            init: start image `(B, C, *spatial)` for solvers that take one.
+            progress: show a bar; None shows it on a terminal only.
+            callback: called with a `Step` after every step.
+            batch_size: samples computed together; as many as fit 16 images by default.
+
+        Returns:
+            A `Result` with `samples` `(S, B, C, *spatial)`.
+
+        Raises:
+            ValueError: when the measurement, operator or prior does not suit, in one sentence.
+        """
+        x = _clean_like(y, operator, init)
+        self._check(y, operator, prior, x, samples)
+        batch = len(y)
+        per_chunk = max(1, min(samples, batch_size or max(1, 16 // batch)))
+        chunks = [range(i, min(i + per_chunk, samples)) for i in range(0, samples, per_chunk)]
+        observed = observed_rows(operator, x, y)
+        sigma = self._sigma(operator, batch, y)
+        count, started = Count(), time.perf_counter()
+        kept, diverged_at = [], None
+        bar = tqdm(
+            total=len(chunks) * self.length,
+            desc=self.name,
+            disable=None if progress is None else not progress,
+            leave=False,
+        )
+        with bar:
+            for chunk in chunks:
+                s = len(chunk)
+                problem = Problem(
+                    y=(y * observed).repeat(s, *[1] * (y.ndim - 1)),
+                    operator=operator,
+                    prior=prior,
+                    shape=(s * batch, *x.shape[1:]),
+                    sigma_y=sigma.repeat(s).reshape(-1, *[1] * (x.ndim - 1)),
+                    streams=[stream(seed, i) for i in chunk],
+                    observed=observed.repeat(s, *[1] * (y.ndim - 1)),
+                    init=None if init is None else init.to(y).repeat(s, *[1] * (x.ndim - 1)),
+                    count=count,
+                )
+                estimate, failed = self._run(problem, bar, callback)
+                kept.append(estimate.reshape(s, batch, *x.shape[1:]))
+                diverged_at = diverged_at if failed is None else failed
+                if diverged_at is not None:
+                    break
+        drawn = torch.cat(kept)
+        misfit = _misfit(drawn, y, operator, observed, sigma)
+        status, remedy = judge(misfit, diverged_at, self.remedy)
+        if status != "ok":
+            log.warning("%s: %s; %s", self.name, status, remedy)
+        return Result(
+            samples=drawn,
+            misfit=misfit,
+            status=status,
+            remedy=remedy,
+            cost=Cost(
+                forwards=count.forwards / len(chunks),
+                vjps=count.vjps / len(chunks),
+                seconds=time.perf_counter() - started,
+                peak_memory=_peak_memory(y.device),
+            ),
+            provenance=provenance(self, prior, operator, seed),
+        )
+
+    def _run(
+        self, problem: Problem, bar: tqdm, callback: Callable[[Step], None] | None
+    ) -> tuple[Tensor, int | None]:
+        """Drive one chunk; return its last sound estimate and the step at which it diverged."""
+        estimate = torch.full(problem.shape, problem.middle, dtype=problem.y.dtype)
+        estimate = estimate.to(problem.y.device)
+        with torch.no_grad():
+            for index, x in enumerate(self.iterate(problem)):
+                away = float((x - problem.middle).abs().max()) / problem.scale
+                if not away < _RUNAWAY:  # also true for NaN
+                    return estimate, index + 1
+                estimate = x.detach()
+                bar.update()
+                if callback is not None:
+                    callback(Step(index, self.length, estimate))
+        return estimate, None
+
+    def _sigma(self, operator: Physics, batch: int, like: Tensor) -> Tensor:
+        if "gaussian" in self.requires:
+            return gaussian_sigma(operator, batch, like)
+        try:
+            return gaussian_sigma(operator, batch, like)
+        except ValueError:  # other noise, and a solver that does not ask
+            return torch.full((batch,), math.nan, dtype=like.dtype, device=like.device)
+
+    # -- refusals ----------------------------------------------------------------------------
+
+    @classmethod
+    def lacks(cls, operator: Physics) -> str | None:
+        """Say what the operator lacks for this solver, or None."""
+        if "linear" in cls.requires and not isinstance(operator, LinearPhysics):
+            return "a linear operator"
+        if "gaussian" in cls.requires or "noise" in cls.requires:
+            try:
+                sigma = torch.as_tensor(noise_sigma(operator))
+            except ValueError:
+                return "Gaussian noise"
+            if "noise" in cls.requires and not bool((sigma > 0).all()):
+                return "a noise level above zero (set noise=, for example 0.01)"
+        return None
+
+    def _check(
+        self, y: Tensor, operator: Physics, prior: Denoiser, x: Tensor, samples: int
+    ) -> None:
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, found {samples}.")
+        if not y.is_floating_point():
+            raise ValueError(f"the measurement must be float, found {y.dtype}; convert it to [0, 1].")
+        if not bool(torch.isfinite(y).all()):
+            bad = int((~torch.isfinite(y)).sum())
+            raise ValueError(
+                f"the measurement has {bad} of {y.numel()} values that are NaN or infinite; "
+                "mask them out first."
+            )
+        if (lacking := self.lacks(operator)) is not None:
+            raise ValueError(
+                f"solver '{self.name}' needs {lacking}, which operator "
+                f"'{type(operator).__name__}' does not offer; {_who_can(operator)}."
+            )
+        if max(x.shape[2:]) < 2:
+            raise ValueError(
+                f"an image of {'x'.join(map(str, x.shape[2:]))} pixels holds nothing to restore; "
+                "expected at least 2 pixels along some side."
+            )
+        if (reason := prior.refuse(tuple(x.shape))) is not None:
+            raise ValueError(reason)
+
+
+def _who_can(operator: Physics) -> str:
+    from restore.solvers import available
+
+    able = [name for name, solver in available().items() if solver.lacks(operator) is None]
+    return f"solver '{able[0]}' can use it" if able else "no solver here can use it as it is"
+
+
+def _clean_like(y: Tensor, operator: Physics, init: Tensor | None) -> Tensor:
+    """Return a tensor of the clean images' shape."""
+    if init is not None:
+        return torch.zeros_like(init, dtype=y.dtype, device=y.device)
+    try:
+        with torch.no_grad():
+            if isinstance(operator, LinearPhysics):
+                return torch.zeros_like(operator.A_adjoint(y))
+            return torch.zeros_like(operator.A_dagger(y))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the operator does not accept a measurement of shape {tuple(y.shape)} "
+            f"({str(error).splitlines()[0]}); measure again or rebuild the operator."
+        ) from None
+
+
+def _misfit(
+    samples: Tensor, y: Tensor, operator: Physics, observed: Tensor, sigma: Tensor
+) -> Tensor:
+    """Mean over samples of `|A x - y|^2 / (m sigma_y^2)` `(B,)`: 1 when consistent."""
+    count = observed.expand_as(y).flatten(1).sum(1)
+    with torch.no_grad():
+        energy = torch.stack(
+            [((operator.A(x) - y) * observed).square().flatten(1).sum(1) for x in samples]
+        ).mean(0)
+    return energy / (count * sigma.clamp_min(1 / 255) ** 2)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the process's largest resident size, or the accelerator's largest allocation."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+

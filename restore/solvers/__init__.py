@@ -1,0 +1,22 @@
+"""One paper, one file: solvers that need no training and take any operator they can use.
+
+`available()` is the table behind `restore solvers` and `restore.solve(solver="...")`.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from restore.solver import Solver
+
+DEFAULT = "moment-ladder"
+
+
+def available() -> dict[str, type["Solver"]]:
+    """Name -> class of every solver, the default first."""
+    from restore.solvers.diffpir import DiffPIR
+    from restore.solvers.dps import DPS
+    from restore.solvers.mmps import MMPS
+    from restore.solvers.moment_ladder import MomentLadder
+    from restore.solvers.red_diff import REDDiff
+
+    return {solver.name: solver for solver in (MomentLadder, MMPS, REDDiff, DiffPIR, DPS)}

@@ -1,0 +1,129 @@
+"""RED-diff: a variational approximation of the posterior by stochastic optimisation.
+
+Mardani, Song, Kautz, Vahdat, *A Variational Perspective on Solving Inverse Problems with Diffusion
+Models*, ICLR 2024, arXiv:2305.04391, algorithm 1.
+
+    symbol       name here       meaning
+    mu           mu              the estimate; q(x_0) = N(mu, sigma_x0^2 I)
+    alpha, sigma from `DDPM`     x_t = alpha_t x_0 + sigma_t eps
+    1 / SNR_t    s               sigma_t / alpha_t
+    lambda       lam             weight of the prior
+    lambda_t     lam * w(s)      w(s) = s by default ("linear")
+
+With the linear weighting the gradient of the prior term, `lambda_t (eps_hat - eps)`, is exactly
+`lambda (mu - D)`: regularisation by denoising with a randomly noised input. No Jacobian of the
+network is needed. The result is one point; seeds differ by optimiser noise, not by a posterior.
+
+Both terms are means over their entries, as in the paper's code; `reduction="sum"` is for theory.
+Constants are those of images in [-1, 1]; levels and learning rate are scaled to the prior's range.
+The code returns the image before its last update; this returns the last one.
+
+Cost: one forward a step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from priors.schedules import DDPM
+from restore.problem import Problem
+from restore.solver import Solver
+
+WEIGHTINGS = {
+    "linear": lambda s: s,
+    "sqrt": lambda s: s**0.5,
+    "square": lambda s: s**2,
+    "log": lambda s: torch.log1p(s),
+    "trunc_linear": lambda s: s.clamp(max=1),
+    "power2over3": lambda s: s ** (2 / 3),
+    "const": lambda s: torch.ones_like(s),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class REDDiff(Solver):
+    """RED-diff; see the module's docstring.
+
+    Args:
+        steps: K, levels of the DDPM schedule visited from high noise to low.
+        lr: Adam's learning rate for images in [-1, 1].
+        lam: lambda; the paper uses 0.25, and 1 for noisy measurements.
+        weighting: how lambda_t grows with s, one of `WEIGHTINGS`.
+        sigma_x0: standard deviation of the variational posterior.
+        reduction: "mean" as the paper's code, or "sum".
+        optimiser: "adam" as the paper, or "sgd".
+        order: "descending" as the paper, or "random" times.
+    """
+
+    name: ClassVar[str] = "red-diff"
+    paper: ClassVar[str] = "Mardani et al. 2024, a variational perspective (RED-diff)"
+    requires: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str] = "1000 forwards"
+    posterior: ClassVar[str] = "none: a point estimate"
+    remedy: ClassVar[str] = "lower lr or raise lam"
+
+    steps: int = 1000
+    lr: float = 0.1
+    lam: float = 0.25
+    weighting: str = "linear"
+    sigma_x0: float = 0.0
+    reduction: Literal["mean", "sum"] = "mean"
+    optimiser: Literal["adam", "sgd"] = "adam"
+    order: Literal["descending", "random"] = "descending"
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"unknown weighting '{self.weighting}'; choose from {', '.join(WEIGHTINGS)}."
+            )
+        if self.steps < 1 or self.lr <= 0 or self.lam < 0:
+            raise ValueError(
+                f"red-diff needs steps >= 1, lr > 0 and lam >= 0, found {self.steps}, {self.lr}, "
+                f"{self.lam}."
+            )
+
+    @property
+    def length(self) -> int:
+        """One estimate a step."""
+        return self.steps
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        """Descend on the measurement and the prior together."""
+        schedule = DDPM()
+        mu = problem.first_guess().clone()
+        optimiser = self._optimiser(mu, problem.scale)
+        measured = float(problem.observed.expand_as(problem.y).sum()) / len(problem.y)
+        per_image = self.reduction == "mean"
+        v = 1 / measured if per_image else 1.0
+        w = 1 / problem.pixels if per_image else 1.0
+        for t in self._times(problem, schedule.steps):
+            # noise the estimate: in VE variables x_t / alpha_t = mu + s eps
+            s = schedule.level(t) * problem.scale
+            x_0 = mu + self.sigma_x0 * problem.scale * problem.noise() if self.sigma_x0 else mu
+            eps = problem.noise()
+            D = problem.denoise(x_0 + s.item() * eps, s.item())
+            # gradient: data term + lambda_t (eps_hat - eps), eps_hat = (x_t - alpha_t D) / sigma_t
+            level = schedule.level(t)
+            lam_t = self.lam * WEIGHTINGS[self.weighting](level).item() / level.item()
+            optimiser.zero_grad()
+            mu.grad = v * problem.data_gradient(x_0) + w * lam_t * (x_0 - D)
+            optimiser.step()
+            yield mu.clone()
+
+    def _times(self, problem: Problem, available: int) -> list[int]:
+        stride = max(1, available // self.steps)
+        grid = list(range(0, available, stride))[: self.steps][::-1]
+        grid = [grid[i * len(grid) // self.steps] for i in range(self.steps)]  # more steps than levels
+        if self.order == "descending":
+            return grid
+        pick = torch.randint(available, (self.steps,), generator=problem.streams[0])
+        return pick.tolist()
+
+    def _optimiser(self, mu: Tensor, scale: float) -> torch.optim.Optimizer:
+        # Adam's step has the units of the image; a gradient step scales by itself
+        if self.optimiser == "adam":
+            return torch.optim.Adam([mu], lr=self.lr * scale, betas=(0.9, 0.99))
+        return torch.optim.SGD([mu], lr=self.lr)
