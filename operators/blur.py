@@ -1,5 +1,8 @@
 """Blur: convolution of every channel with one kernel."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +30,8 @@ class ValidBlur(Repaired, Blur):
 
 class CircularBlur(Repaired, Blur):
     """deepinv's `Blur` on a torus, where the Fourier transform inverts it in closed form."""
+
+    filter: Tensor
 
     def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
         """Pseudo-inverse; frequencies that the kernel lets through below 1e-5 stay zero."""

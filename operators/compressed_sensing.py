@@ -1,5 +1,8 @@
 """Compressed sensing: fewer numbers than pixels, each a random mixture of all of them."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -64,8 +67,11 @@ class StructuredSensing(StructuredRandom):
 class DenseSensing(Repaired, LinearPhysics):
     """`y = M x` of each channel, with one Gaussian matrix `M (m, n)`, entries `N(0, 1/m)`."""
 
+    matrix: Tensor
+
     def __init__(self, shape: tuple[int, int, int], m: int, seed: int, **kwargs: Any) -> None:
         super().__init__(img_size=shape, **kwargs)
+        self.image_shape = shape
         n = shape[1] * shape[2]
         self.register_buffer("matrix", torch.randn(m, n, generator=seeded(seed)) / math.sqrt(m))
 
@@ -75,7 +81,7 @@ class DenseSensing(Repaired, LinearPhysics):
 
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Adjoint: `(B, C, m)` to `(B, C, H, W)`."""
-        return (y @ self.matrix).unflatten(-1, self.img_size[1:])
+        return (y @ self.matrix).unflatten(-1, self.image_shape[1:])
 
     def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
         """`M^T (M M^T)^-1 y`, in float64."""

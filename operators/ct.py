@@ -1,5 +1,8 @@
 """Computed tomography: line integrals of a slice from parallel rays."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +24,7 @@ class ParallelBeam(Repaired, Tomography):
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Back-projection, exact: `(B, C, N, angles)` to `(B, C, H, W)`."""
         shape = (*y.shape[:2], self.img_width, self.img_width)
-        return adjoint_function(self.A, shape, device=y.device, dtype=y.dtype)(y)
+        return adjoint_function(self.A, shape, device=str(y.device), dtype=y.dtype)(y)
 
 
 def ct(image_shape: Sequence[int], *, angles: int = 60, noise: float = 0.0) -> Tomography:

@@ -1,5 +1,8 @@
 """Downsampling: fewer pixels through an anti-aliasing filter."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -22,6 +25,11 @@ class AlignedDownsampling(Repaired, Downsampling):
     deepinv filters every pixel and then throws most away, and transforms its filter again in every
     call; one product in Fourier space does the same.
     """
+
+    factor: int
+    Fh: Tensor
+    Fhc: Tensor
+    Fh2: Tensor
 
     def A(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Filter and keep every `factor`-th pixel: `(B, C, H, W)` to `(B, C, H/f, W/f)`."""

@@ -21,8 +21,13 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """`a / b`, and 0 where `b` is 0: a finished image takes no step."""
+    """`a / b`, and 0 where `b` is 0: an image whose direction is zero takes no step."""
     return torch.where(b != 0, a / torch.where(b != 0, b, 1), 0)
+
+
+def _scale(factor: Tensor, x: Tensor) -> Tensor:
+    """Multiply every image by its factor; measurements and images may differ in dimensions."""
+    return factor.reshape(-1, *[1] * (x.ndim - 1)) * x
 
 
 def conjugate_gradient(
@@ -35,7 +40,8 @@ def conjugate_gradient(
         b: right-hand sides `(B, ...)`.
         x0: start, zero by default.
         tol: an image stops when `|b - K x| <= tol |b|`.
-        max_iter: most applications of `K` after the start.
+        max_iter: most applications of `K` after the start; an image that has not converged by then
+            is returned as it stands.
 
     Returns:
         `x`, same shape as `b`.
@@ -47,8 +53,9 @@ def conjugate_gradient(
         active = rho > goal
         if not bool(active.any()):
             break
+        p = torch.where(active, p, 0)
         q = matvec(p)
-        step = torch.where(active, _ratio(rho, dot(p, q)), 0)
+        step = _ratio(rho, dot(p, q))
         x, r = x + step * p, r - step * q
         rho, previous = dot(r, r), rho
         p = r + _ratio(rho, previous) * p
@@ -62,7 +69,8 @@ class Solution:
     Attributes:
         x: the solution `(B, ...)`.
         residual: `M^-1 (b - K x)`, what is left, preconditioned.
-        images: `sum_k a_k image_k`, the byproducts of the matrix products weighted as `x` is.
+        images: the byproduct of `K x`, put together from those of the directions; None when no
+            product was needed.
         iterations: applications of `K`.
     """
 
@@ -90,42 +98,41 @@ def conjugate_residual(
     stops at convergence and at negative curvature, where the Jacobian is not that of any prior.
 
     Args:
-        matvec: returns `(K p, image)`; `image` is any byproduct that is linear in `p`, here the
+        matvec: returns `(K p, image)`; `image` `(B, ...)` is any byproduct linear in `p`, here the
             vector-Jacobian product in image space, accumulated so that it need not be formed again.
         b: right-hand sides `(B, ...)`.
-        precondition: applies `M^-1`, the identity by default.
+        precondition: applies `M^-1`, symmetric positive definite, the identity by default.
         reference: what the residual is compared with, `b` by default; after a warm start, where
             `b` is already a residual, the original right-hand side.
         tol: an image stops when its residual norm, in `M^-1`, is below `tol` of the reference's.
         max_iter: most applications of `K`.
         max_step: bound on a step's length; for an exact prior and a good `M` it lies near 1.
+
+    Returns:
+        The `Solution`; `K x` has come closer to `b` for every image, or not moved.
     """
     solve = precondition or (lambda v: v)
     u, r = torch.zeros_like(b), b
     z = solve(r)
     goal = tol**2 * (dot(r, z) if reference is None else dot(reference, solve(reference)))
-    active = dot(r, z) > 0
+    active = dot(r, z) > goal
     images: Tensor | None = None
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     iterations = 0
-    while iterations < max_iter:
-        active = active & (dot(r, z) > goal)
-        if not bool(active.any()):
-            break
-        p = z
+    while iterations < max_iter and bool(active.any()):
+        p = torch.where(active, z, 0)
         q, image = matvec(p)
         iterations += 1
         t = solve(q) if precondition else q
         for pk, qk, tk, ik in kept:
             back = _ratio(dot(q, tk), dot(qk, tk))
-            p, q, t, image = p - back * pk, q - back * qk, t - back * tk, image - back * ik
-        step = _ratio(dot(r, t), dot(q, t))
-        active = active & (step > 0)
-        step = torch.where(active, step.clamp(max=max_step), 0)
+            p, q, t, image = p - back * pk, q - back * qk, t - back * tk, image - _scale(back, ik)
+        step = _ratio(dot(r, t), dot(q, t)).clamp(0, max_step)
         u, r, z = u + step * p, r - step * q, z - step * t
-        moved = step.reshape(-1, *[1] * (image.ndim - 1)) * image
+        moved = _scale(step, image)
         images = moved if images is None else images + moved
         kept.append((p, q, t, image))
+        active = active & (step > 0) & (dot(r, z) > goal)
     return Solution(u, z, images, iterations)
 
 
@@ -149,8 +156,20 @@ def proximal(
     )
 
 
-def least_squares(operator: LinearPhysics, y: Tensor, *, tol: float = 1e-3, max_iter: int = 50) -> Tensor:
-    """Return a minimum-norm least-squares image `A^+ y`, regularised by stopping early."""
+def least_squares(
+    operator: LinearPhysics, y: Tensor, *, tol: float = 1e-3, max_iter: int = 50
+) -> Tensor:
+    """Return the least-squares image of least norm, `A^+ y`, regularised by stopping early.
+
+    Args:
+        operator: linear physics.
+        y: measurements.
+        tol: relative residual of the normal equations.
+        max_iter: most applications of `A^T A`.
+    """
     return conjugate_gradient(
-        lambda x: operator.A_adjoint(operator.A(x)), operator.A_adjoint(y), tol=tol, max_iter=max_iter
+        lambda x: operator.A_adjoint(operator.A(x)),
+        operator.A_adjoint(y),
+        tol=tol,
+        max_iter=max_iter,
     )

@@ -69,7 +69,8 @@ def mask(
     if not plane.any():
         raise ValueError("the mask keeps no pixel, expected at least one; make it smaller.")
     everywhere = plane.float().expand(shape).clone()
-    return Inpainting(img_size=shape, mask=everywhere, noise_model=noise_model(noise))
+    # deepinv annotates tuple[int] and means three numbers
+    return Inpainting(shape, mask=everywhere, noise_model=noise_model(noise))  # pyright: ignore[reportArgumentType]
 
 
 def random_mask(size: tuple[int, int], keep: float, seed: int) -> Tensor:

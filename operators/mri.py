@@ -1,5 +1,8 @@
 """Magnetic resonance imaging: part of the Fourier transform, through one coil or several."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 import math
 from collections.abc import Sequence
 

@@ -1,5 +1,8 @@
 """Measurement noise: `y = A(x) + n`, always from a generator of its own, never the global one."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,13 +45,15 @@ class GaussianNoise(DeepinvGaussianNoise):
             `x + n`, shape and dtype of `x`.
         """
         self.update_parameters(sigma=sigma, **kwargs)
-        self.rng_manual_seed(seed)
+        if seed is not None:
+            self.rng_manual_seed(seed)
         level = self.sigma.to(x).reshape(-1, *[1] * (x.ndim - 1))
         return x + level * self.randn_like(x)
 
     def randn_like(self, input: Tensor, seed: int | None = None) -> Tensor:
         """Standard normal numbers in the shape, dtype and device of `input`."""
-        self.rng_manual_seed(seed)
+        if seed is not None:
+            self.rng_manual_seed(seed)
         rng, one = self.rng, input.shape[1:]
         draws = [
             torch.randn(one, generator=rng, device=rng.device, dtype=torch.float64) for _ in input

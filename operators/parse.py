@@ -84,7 +84,7 @@ def parse(spec: str, image_shape: Sequence[int], *, noise: float = 0.0) -> Physi
             f"the noise is {noise} but {spec!r} says {options['noise']}; give it once."
         )
     physics = entry.build(image_shape, **{"noise": noise, **options})
-    physics.spec = spec
+    object.__setattr__(physics, "spec", spec)
     return physics
 
 

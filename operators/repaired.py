@@ -10,6 +10,9 @@ Mixed in before a deepinv class, `Repaired` changes nothing in what `A` and `A_a
   real ones, losing the imaginary part. Here they become complex128.
 """
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
 from collections.abc import Callable
 from typing import Any, Self
 

@@ -1,12 +1,43 @@
-from .denoiser import Card as Card
-from .denoiser import Denoiser as Denoiser
-from .denoiser import per_image as per_image
-from .exact import Dirac as Dirac
-from .exact import Gaussian as Gaussian
-from .exact import GaussianMixture as GaussianMixture
-from .weights import available as available
-from .weights import load as load
+from .adapters import Adapter as Adapter
 from .adapters import from_deepinv as from_deepinv
 from .adapters import from_diffusers as from_diffusers
 from .adapters import from_monai as from_monai
+from .denoiser import Card as Card
+from .denoiser import Denoiser as Denoiser
+from .denoiser import per_image as per_image
+from .diagnostics import jacobian_asymmetry as jacobian_asymmetry
+from .diagnostics import residual_std as residual_std
+from .diagnostics import sigma_check as sigma_check
+from .diagnostics import tweedie_gap as tweedie_gap
+from .exact import Dirac as Dirac
+from .exact import Gaussian as Gaussian
+from .exact import GaussianMixture as GaussianMixture
+from .predictions import from_x0 as from_x0
+from .predictions import to_x0 as to_x0
 from .tiled import Tiled as Tiled
+from .weights import available as available
+from .weights import load as load
+from .weights import save_network as save_network
+
+__all__ = [
+    "Adapter",
+    "Card",
+    "Denoiser",
+    "Dirac",
+    "Gaussian",
+    "GaussianMixture",
+    "Tiled",
+    "available",
+    "from_deepinv",
+    "from_diffusers",
+    "from_monai",
+    "from_x0",
+    "jacobian_asymmetry",
+    "load",
+    "per_image",
+    "residual_std",
+    "save_network",
+    "sigma_check",
+    "to_x0",
+    "tweedie_gap",
+]

@@ -34,12 +34,18 @@ class NoisePredictor(Denoiser):
         card: `card.channels` sets the number of image channels.
         widths: feature channels of the four scales.
         blocks: residual blocks a scale and side.
+
+    Raises:
+        ValueError: when the card leaves the number of channels open.
     """
 
     def __init__(self, card: Card, widths: tuple[int, int, int, int], blocks: int) -> None:
+        if card.channels is None:
+            raise ValueError(
+                f"network '{card.name}' needs a number of channels; set it in its card."
+            )
         super().__init__(card)
-        channels = card.channels or 1
-        self.net = DRUNet(channels, channels, nc=widths, nb=blocks, pretrained=None)
+        self.net = DRUNet(card.channels, card.channels, nc=widths, nb=blocks, pretrained=None)
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """Denoise images `(B, C, H, W)` of any size; see `Denoiser.forward`."""
@@ -47,7 +53,7 @@ class NoisePredictor(Denoiser):
 
     def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Predict the noise `sigma * n` in `x`, in the network's own precision."""
-        dtype = self.net.m_head.weight.dtype
+        dtype = next(self.net.parameters()).dtype
         height, width = x.shape[-2:]
         padded = _pad_by_reflection(x.to(dtype), _grown(height), _grown(width))
         level = per_image(sigma, padded).flatten().expand(x.shape[0])
@@ -83,6 +89,9 @@ class Handover(Denoiser):
         gaussian: the denoiser for `sigma >= high`.
         low: noise level at which the handover begins.
         high: noise level at which it ends.
+
+    Raises:
+        ValueError: unless `0 < low < high`.
     """
 
     def __init__(
@@ -90,7 +99,9 @@ class Handover(Denoiser):
     ) -> None:
         super().__init__(card)
         if not 0 < low < high:
-            raise ValueError(f"handover needs 0 < low < high, found low={low}, high={high}.")
+            raise ValueError(
+                f"handover needs 0 < low < high, found low={low}, high={high}; correct these."
+            )
         self.network, self.gaussian = network, gaussian
         self.low, self.high = low, high
 

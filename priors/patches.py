@@ -24,21 +24,33 @@ class Patches:
 
     Args:
         scenes: images `(C, H, W)` uint8, each side at least 128 pixels.
-        size: side of the square patches, pixels.
+        size: side of the square patches, at most 128 pixels.
         batch: patches a draw.
+
+    Raises:
+        ValueError: without scenes, for a scene too small or not uint8, for patches too large.
     """
 
     def __init__(self, scenes: Sequence[Tensor], *, size: int = 64, batch: int = 8) -> None:
+        if not scenes or not 0 < size <= _SMALLEST_SIDE:
+            raise ValueError(
+                f"patches need scenes and a size of 1 to {_SMALLEST_SIDE} pixels, found "
+                f"{len(scenes)} scenes and size {size}; correct these."
+            )
         self.size, self.batch = size, batch
         self.levels, weights = [], []
-        for scene in scenes:
-            kept = {k: w for k, w in _REDUCTIONS.items() if min(scene.shape[1:]) >= k * _SMALLEST_SIDE}
+        for i, scene in enumerate(scenes):
+            short = min(scene.shape[1:])
+            if short < _SMALLEST_SIDE or scene.dtype != torch.uint8:
+                raise ValueError(
+                    f"scene {i} is {scene.dtype} of shape {tuple(scene.shape)}, expected uint8 "
+                    f"with both sides >= {_SMALLEST_SIDE} pixels; leave it out."
+                )
+            kept = {k: w for k, w in _REDUCTIONS.items() if short >= k * _SMALLEST_SIDE}
             area_weight = (scene.shape[1] * scene.shape[2]) ** _AREA_POWER
             for reduction, weight in kept.items():
                 self.levels.append(_reduce(scene, reduction))
                 weights.append(area_weight * weight / sum(kept.values()))
-        if not weights:
-            raise ValueError(f"found no scene with both sides >= {_SMALLEST_SIDE} pixels to train on.")
         self.weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, generator: torch.Generator) -> Tensor:

@@ -49,6 +49,13 @@ class PowerLaw:
         """Plain numbers, for a file's metadata."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, numbers: dict[str, list]) -> "PowerLaw":
+        """Take back what `as_dict` gave and JSON turned into lists."""
+        colours = tuple(tuple(row) for row in numbers["colours"])
+        rest = {k: tuple(v) for k, v in numbers.items() if k != "colours"}
+        return cls(colours=colours, **rest)
+
 
 class PowerLawDenoiser(Denoiser):
     """Closed-form denoiser of the power-law prior, for images of any size.
@@ -56,36 +63,57 @@ class PowerLawDenoiser(Denoiser):
     Args:
         card: its channels must match the number of components.
         law: the fitted numbers.
+
+    Raises:
+        ValueError: when they do not match.
     """
 
     def __init__(self, card: Card, law: PowerLaw) -> None:
+        if card.channels != len(law.mean):
+            raise ValueError(
+                f"the power law has {len(law.mean)} colour components, the card {card.channels} "
+                "channels; fit the law to images with as many channels."
+            )
         super().__init__(card)
         self.law = law
-        self._at = lru_cache(maxsize=8)(self._build)  # the last few image sizes
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """Denoise images `(B, C, *spatial)`; see `Denoiser.forward`."""
         colours = torch.tensor(self.law.colours, dtype=x.dtype, device=x.device)
         components = torch.einsum("kc,bc...->bk...", colours, x)
-        denoised = self._at(tuple(x.shape[1:]))(components, sigma)
+        denoised = _components(self.law, tuple(x.shape[1:]))(components, sigma)
         return torch.einsum("kc,bk...->bc...", colours, denoised)
 
-    def _build(self, image_shape: tuple[int, ...]) -> Gaussian:
-        mean = torch.tensor(self.law.mean, dtype=torch.float64)
-        mean = mean.reshape(-1, *[1] * (len(image_shape) - 1)).expand(image_shape)
-        return Gaussian(mean, Cosine(), self.law.variances(image_shape))
+
+@lru_cache(maxsize=8)  # the last few image sizes
+def _components(law: PowerLaw, image_shape: tuple[int, ...]) -> Gaussian:
+    """Return the prior of the decorrelated components."""
+    mean = torch.tensor(law.mean, dtype=torch.float64)
+    mean = mean.reshape(-1, *[1] * (len(image_shape) - 1)).expand(image_shape)
+    return Gaussian(mean, Cosine(), law.variances(image_shape))
 
 
 def fit_power_law(images: Tensor) -> PowerLaw:
-    """Fit the numbers to clean images `(B, C, H, W)` in [0, 1].
+    """Fit the numbers to clean images `(B, C, H, W)` in [0, 1], B > 1.
 
-    The slope is a straight line through the log power of rings of log-equal width, so that the few
-    low frequencies count as much as the many high ones.
+    The slope is that of a straight line through the log power of rings of log-equal width, so that
+    the few low frequencies count as much as the many high ones.
+
+    Raises:
+        ValueError: for a single image, and when a colour component does not vary (grey images
+            stored as RGB).
     """
     x = images.double()
     centred = x - x.mean((0, 2, 3), keepdim=True)
     covariance = torch.einsum("bchw,bdhw->cd", centred, centred)
-    colours = torch.linalg.eigh(covariance)[1].T.flip(0)
+    energy, columns = torch.linalg.eigh(covariance)
+    if len(x) < 2 or not bool(energy[0] > 1e-12 * energy[-1]):
+        raise ValueError(
+            f"a power law is fitted to several images that vary in every channel on its own, found "
+            f"{tuple(x.shape)} with channel energies {[float(f'{e:.2g}') for e in energy]}; give "
+            "more images, or grey ones as one channel."
+        )
+    colours = columns.T.flip(0)
     components = torch.einsum("kc,bchw->bkhw", colours, x)
     means = components.mean((2, 3))
     power = Cosine().analyse(components).square().mean(0)

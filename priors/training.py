@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from priors.weights import write_tensors
@@ -39,6 +39,9 @@ class Recipe:
         ema: decay of the running average of the weights, the result of training.
         seed: of the only random stream: patches, noise levels and noise.
         bfloat16: run the network's forward pass in bfloat16; weights stay float32.
+
+    Raises:
+        ValueError: for constants out of range.
     """
 
     steps: int
@@ -55,6 +58,18 @@ class Recipe:
     ema: float = 0.999
     seed: int = 0
     bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.warmup < 1 or not 0 < self.cooldown <= 1:
+            raise ValueError(
+                "training needs steps >= 1, warmup >= 1 and 0 < cooldown <= 1, found "
+                f"{self.steps}, {self.warmup} and {self.cooldown}; correct these."
+            )
+        if not all(weight > 0 and 0 < low <= high for weight, low, high in self.sigmas):
+            raise ValueError(
+                f"sigmas must be (weight > 0, 0 < low <= high), ..., found {self.sigmas}; "
+                "correct these."
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at `step` in [0, steps)."""
@@ -73,7 +88,11 @@ class Progress:
 
 
 class Run:
-    """The state of a training run: network, average, optimiser and random stream."""
+    """The state of a training run: network, average, optimiser and random stream.
+
+    Only parameters are kept: a network with buffers that training changes (batch normalisation)
+    would not go on exactly.
+    """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         self.network = network
@@ -99,25 +118,45 @@ class Run:
         """Take up the run that `save` wrote.
 
         Raises:
-            ValueError: when the file belongs to another network.
+            ValueError: when the file is damaged or belongs to another network.
         """
-        with safe_open(path, framework="pt") as file:
-            wanted = {f"weight/{k}" for k, _ in self.network.named_parameters()}
-            if missing := sorted(wanted - set(file.keys())):
+        try:
+            opened = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(
+                f"checkpoint '{path.name}' is not a readable safetensors file ({error}); remove it "
+                "to start anew."
+            ) from None
+        with opened as file:
+            found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
+            weights = {k: shape for k, shape in found.items() if k.startswith("weight/")}
+            wanted = {f"weight/{k}": tuple(p.shape) for k, p in self.network.named_parameters()}
+            if weights != wanted:
                 raise ValueError(
-                    f"checkpoint '{path.name}' lacks '{missing[0]}', so it is of another network; "
-                    "start anew with another file name."
+                    f"checkpoint '{path.name}' is of another network: "
+                    f"{_difference(weights, wanted)}; start anew with another file name."
                 )
             self.step = int(file.get_tensor("step"))
             self.generator.set_state(file.get_tensor("random"))
             for name, parameter in self.network.named_parameters():
-                parameter.data.copy_(file.get_tensor(f"weight/{name}"))
-                self.average[name].copy_(file.get_tensor(f"average/{name}"))
+                # in the parameter's memory format: arithmetic of another may round differently
+                weight, average, first, second = (
+                    torch.empty_like(parameter).copy_(file.get_tensor(f"{kind}/{name}"))
+                    for kind in ("weight", "average", "moment1", "moment2")
+                )
+                parameter.data.copy_(weight)
+                self.average[name] = average
                 self.optimiser.state[parameter] = {
                     "step": torch.tensor(float(self.step)),
-                    "exp_avg": file.get_tensor(f"moment1/{name}"),
-                    "exp_avg_sq": file.get_tensor(f"moment2/{name}"),
+                    "exp_avg": first,
+                    "exp_avg_sq": second,
                 }
+
+
+def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
+    """Name the first tensor in which two networks differ."""
+    name = min(k for k in found | wanted if found.get(k) != wanted.get(k))
+    return f"'{name}' is {found.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
 
 
 def train(
@@ -143,6 +182,9 @@ def train(
 
     Yields:
         `Progress` after every step.
+
+    Raises:
+        ValueError: when the checkpoint is damaged or belongs to another network.
     """
     run = Run(network, recipe)
     path = Path(checkpoint) if checkpoint is not None else None
@@ -150,9 +192,10 @@ def train(
         run.resume(path)
     network.train()
     while run.step < recipe.steps:
-        yield _advance(run, patches, recipe)
+        progress = _advance(run, patches, recipe)
         if path is not None and (run.step % every == 0 or run.step == recipe.steps):
             run.save(path)
+        yield progress
     network.load_state_dict(run.average, strict=False)
     network.eval()
 

@@ -11,6 +11,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -23,9 +24,11 @@ from torch import Tensor
 from priors.denoiser import Card, Denoiser
 from priors.networks import Handover, NoisePredictor
 from priors.powerlaw import PowerLaw, PowerLawDenoiser
+from priors.tiled import Tiled
 
 FOLDER = Path(__file__).parent / "weights"
 HANDOVER = (0.4, 1.0)
+OVERLAP = 64  # of tiles: a pixel sees at least 32 pixels around it, as deep as training patches
 
 
 def available() -> dict[str, Card]:
@@ -33,42 +36,56 @@ def available() -> dict[str, Card]:
     return dict(_cards())
 
 
-def load(name: str | Path) -> Denoiser:
+def load(name: str | Path, *, tile: int | None = None) -> Denoiser:
     """Load a prior, offline.
 
     Args:
         name: a name of `available()`, or the path of a safetensors file written by `save_network`.
+        tile: side in pixels of the tiles (more than 64, by which they overlap) in which the network
+            runs, for images too large for memory; take a multiple of 8. The closed-form denoiser of
+            high noise is cheap and always sees the whole image.
 
     Returns:
         The prior in evaluation mode, float32, on the CPU, its parameters frozen.
 
     Raises:
-        ValueError: for an unknown name, or a file that is damaged or not of this kind.
+        ValueError: for an unknown name, a file that is damaged or not of this kind, or a tile too
+            small.
         FileNotFoundError: for a path that does not exist.
     """
-    if str(name) in _cards():
+    cards = _cards()
+    if card := cards.get(str(name)):
         path = FOLDER / f"{name}.safetensors"
-        card = _cards()[str(name)]
+        if not path.exists():
+            raise FileNotFoundError(f"weights of prior '{name}' are missing; install again.")
         if (found := sha256(path)) != card.sha256:
             raise ValueError(
                 f"weights of prior '{name}' have sha256 {found[:12]}..., expected "
                 f"{card.sha256[:12]}...; the file was changed or cut short: install again."
             )
-        return _read(path, card)
+        return _read(path, card, tile)
     path = Path(name)
     if path.suffix != ".safetensors":
-        near = get_close_matches(str(name), list(_cards()), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_cards())}."
-        raise ValueError(f"unknown prior '{name}'; {hint}")
-    if not path.exists():
+        near = get_close_matches(str(name), list(cards), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(cards) or 'none'}."
+        raise ValueError(f"unknown prior '{name}' (and not a .safetensors file); {hint}")
+    if not path.is_file():
         raise FileNotFoundError(f"no weights at '{path}'; give a safetensors file or a known name.")
-    return _read(path, None)
+    return _read(path, None, tile)
 
 
 def save_network(
-    path: Path, network: NoisePredictor, law: PowerLaw, widths: tuple[int, ...], blocks: int
+    path: str | Path, network: NoisePredictor, law: PowerLaw, widths: tuple[int, ...], blocks: int
 ) -> None:
-    """Write a trained network and its high-noise partner as one file, float16, atomically."""
+    """Write a trained network and its high-noise partner as one file, float16, atomically.
+
+    Args:
+        path: the file, replaced when it exists.
+        network: the trained network.
+        law: power law of the images it was trained on.
+        widths: of the network's four scales.
+        blocks: of the network.
+    """
     rebuild = {
         "kind": "noise-predictor",
         "channels": network.card.channels,
@@ -78,7 +95,7 @@ def save_network(
         "power_law": law.as_dict(),
     }
     tensors = {k: v.detach().half() for k, v in network.net.state_dict().items()}
-    write_tensors(path, tensors, {"restore": json.dumps(rebuild)})
+    write_tensors(Path(path), tensors, {"restore": json.dumps(rebuild)})
 
 
 def write_tensors(
@@ -120,31 +137,42 @@ def _card(name: str, entry: dict) -> Card:
     )
 
 
-def _read(path: Path, card: Card | None) -> Denoiser:
+def _read(path: Path, card: Card | None, tile: int | None) -> Denoiser:
     """Rebuild the prior that a file describes."""
+    about, tensors = _contents(path)
+    card = card or Card(
+        name=path.stem, channels=about.get("channels"), spatial_dims=2, sha256=sha256(path)
+    )
+    try:
+        network = NoisePredictor(card, tuple(about["widths"]), about["blocks"])
+        network.net.load_state_dict(tensors)
+        gaussian = PowerLawDenoiser(card, PowerLaw.from_dict(about["power_law"]))
+        low, high = about["handover"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the tensors of '{path.name}' do not fit the network that it describes; copy it again."
+        ) from error
+    tiled = network if tile is None else Tiled(network, tile, overlap=OVERLAP)
+    prior = Handover(tiled.card, tiled, gaussian, low, high).to(memory_format=torch.channels_last)
+    return prior.eval().requires_grad_(False)
+
+
+def _contents(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Return what a file of `save_network` says about itself, and its tensors in float32."""
     try:
         with safe_open(path, framework="pt") as file:
-            rebuild = json.loads((file.metadata() or {}).get("restore", "{}"))
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            text = (file.metadata() or {}).get("restore", "null")
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"'{path.name}' is not a readable safetensors file: {error}.") from None
-    if rebuild.get("kind") != "noise-predictor":
+        raise ValueError(
+            f"'{path.name}' is not a readable safetensors file ({error}); copy it again."
+        ) from None
+    about = None
+    with suppress(json.JSONDecodeError):
+        about = json.loads(text)
+    if not isinstance(about, dict) or about.get("kind") != "noise-predictor":
         raise ValueError(
             f"'{path.name}' does not say how to rebuild its network; expected a file written by "
             "priors.save_network."
         )
-    card = card or Card(
-        name=path.stem, channels=rebuild["channels"], spatial_dims=2, sha256=sha256(path)
-    )
-    network = NoisePredictor(card, tuple(rebuild["widths"]), rebuild["blocks"])
-    network.net.load_state_dict(tensors)
-    law = PowerLaw(**{k: _tuples(v) for k, v in rebuild["power_law"].items()})
-    low, high = rebuild["handover"]
-    prior = Handover(card, network, PowerLawDenoiser(card, law), low, high)
-    prior = prior.to(memory_format=torch.channels_last)
-    return prior.eval().requires_grad_(False)
-
-
-def _tuples(value: object) -> object:
-    """Lists of JSON back to the tuples of a frozen dataclass."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    return about, tensors

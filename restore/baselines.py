@@ -133,7 +133,13 @@ def enlarge(y: Array, factor: int, sigma: float) -> Iterator[Candidate]:
             wide = up(small)
             yield name, wide
             for amount in (0.5, 1.0, 2.0):
-                sharp = unsharp_mask(wide, factor / 2, amount, channel_axis=-1, preserve_range=True)
+                # by hand: scikit-image 0.26 fills 3 rows only when channel_axis is -1
+                sharp = _per_channel(
+                    lambda c, a=amount: np.asarray(
+                        unsharp_mask(c, factor / 2, a, preserve_range=True)
+                    ),
+                    wide,
+                )
                 yield f"{name}, sharpened {amount:g}", sharp
 
 

@@ -103,7 +103,7 @@ def write_measurement(
 def story_path(path: str | Path) -> Path:
     """The sidecar of a file: `photo.png` -> `photo.png.json`."""
     path = Path(path)
-    return path.with_name(path.name + ".json")
+    return path.parent / f"{path.name}.json"
 
 
 def write_story(path: str | Path, story: Mapping[str, Any], *, overwrite: bool = False) -> Path:

@@ -1,10 +1,12 @@
-"""PSNR and SSIM against their definitions."""
+"""PSNR and SSIM against their definitions; the classical baselines that they choose between."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import operators
+from restore import baselines
 from restore.metrics import psnr, ssim
 
 
@@ -55,3 +57,27 @@ def test_refusals():
         psnr(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="at least 11"):
         ssim(torch.zeros(1, 1, 10, 20), torch.zeros(1, 1, 10, 20))
+
+
+SPECS = ["blur:sigma=1.5", "mask:keep=0.3", "downsample:factor=4", "denoise"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_best_baseline_is_sound(spec):
+    u = torch.linspace(0, 9, 48)
+    board = (torch.sin(u)[:, None] * torch.cos(u) > 0.1).float()
+    truth = 0.2 + 0.6 * board.expand(1, 3, 48, 48)
+    operator = operators.parse(spec, (3, 48, 48), noise=0.05)
+    y = operators.measure(operator, truth, seed=0)
+    found, again = (baselines.best(y, operator, truth) for _ in range(2))
+    assert torch.equal(found.image, again.image)  # scikit-image's unsharp_mask was not repeatable
+    assert found.psnr == pytest.approx(psnr(found.image, truth).item())
+    shown = torch.nn.functional.interpolate(y, size=(48, 48), mode="bicubic")
+    assert found.psnr > psnr(shown, truth).item()
+
+
+def test_no_baseline_for_other_operators():
+    operator = operators.parse("ct:angles=5", (1, 16, 16))
+    truth = torch.zeros(1, 1, 16, 16)
+    with pytest.raises(ValueError, match="no classical baseline"):
+        baselines.best(operator.A(truth), operator, truth)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from operators.spectral import LUMA
 from priors.denoiser import Card
 from priors.networks import NoisePredictor
 from priors.patches import Patches
@@ -23,7 +24,6 @@ from priors.powerlaw import fit_power_law
 from priors.training import Recipe, train
 from priors.weights import save_network
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as scikit-image, Pillow and the operators weigh colours
 WIDTHS = (32, 64, 128, 256)
 BLOCKS = 1
 CHANNELS = {"natural": 3, "natural-gray": 1}
@@ -42,33 +42,31 @@ def load_scenes(path: Path, channels: int) -> list[Tensor]:
 
 def main() -> None:
     """Train from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("name", choices=sorted(CHANNELS))
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=36000)
-    parser.add_argument("--lr", type=float, default=Recipe(steps=1).lr)
+    parser.add_argument("--lr", type=float, default=Recipe.lr)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
 
     scenes = load_scenes(args.corpus, CHANNELS[args.name])
     patches = Patches(scenes)
-    law = fit_power_law(
-        Patches(scenes, size=128).plain(1000, torch.Generator().manual_seed(0))
-    )
+    law = fit_power_law(Patches(scenes, size=128).plain(1000, torch.Generator().manual_seed(0)))
     torch.manual_seed(0)  # the only use of the global stream: the network's first weights
     network = NoisePredictor(Card(name=args.name, channels=CHANNELS[args.name]), WIDTHS, BLOCKS)
     network = network.to(memory_format=torch.channels_last)
 
     recipe = Recipe(steps=args.steps, lr=args.lr)
     run = train(network, patches, recipe, checkpoint=args.out / f"{args.name}.run.safetensors")
-    bar = tqdm(run, total=recipe.steps, mininterval=30)
-    loss = 1.0
-    for progress in bar:
-        loss += 0.01 * (progress.loss - loss)
-        bar.n = progress.step
-        bar.set_postfix(loss=f"{loss:.4f}", lr=f"{progress.lr:.1e}", refresh=False)
+    loss = 1.0  # running average; the loss is in units of what one expects
+    with tqdm(total=recipe.steps, mininterval=30) as bar:
+        for progress in run:
+            loss += 0.01 * (progress.loss - loss)
+            bar.set_postfix(loss=f"{loss:.4f}", lr=f"{progress.lr:.1e}", refresh=False)
+            bar.update(progress.step - bar.n)
     save_network(args.out / f"{args.name}.safetensors", network, law, WIDTHS, BLOCKS)
 
 

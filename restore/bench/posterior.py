@@ -156,7 +156,7 @@ class _Case:
         assert isinstance(physics, LinearPhysics)
         self.operator = physics
         truth = prior.sample(1, torch.Generator().manual_seed(seed))
-        self.y = operators.measure(physics, truth, seed=seed)
+        self.y = operators.measure(physics, truth, seed=1000 + seed)  # other numbers than the truth's
         self.posterior = prior.posterior(self.y, physics, sigma)
 
 

@@ -1,0 +1,7 @@
+"""`python -m restore` is `restore`."""
+
+import sys
+
+from restore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,232 @@
+"""From a damaged file to a restored one, and from a clean file to a damaged one.
+
+What `restore image` and `restore degrade` do, callable from Python. Everything that can be refused
+is refused before the first network call, and nothing is written unless all of it can be.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepinv.physics import Physics
+
+import operators
+import restore
+from restore import images
+from restore.files import check_free
+from restore.measurements import (
+    Measurement,
+    portable,
+    read_measurement,
+    story_path,
+    write_measurement,
+    write_story,
+)
+from restore.result import Result
+from restore.solvers import DEFAULT
+
+PRIOR_FOR_CHANNELS = {1: "natural-gray", 3: "natural"}
+
+
+def restore_file(
+    source: Path,
+    out: Path,
+    *,
+    operator: str | None = None,
+    noise: float | None = None,
+    prior: str | None = None,
+    solver: str | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    std: Path | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> tuple[Result, dict[str, Any]]:
+    """Restore one file; nothing is written when the solver diverged.
+
+    Args:
+        source: PNG, JPEG, TIFF or `.npz`.
+        out: image file for the mean of the samples.
+        operator: what damaged it; by default what the file records about itself.
+        noise: std of its noise in units of a [0, 1] image; by default what the file records.
+        prior: by default the shipped one for the image's channels.
+        solver: by default the best measured.
+        samples: number of samples.
+        seed: of the samples.
+        std: file for the pixelwise std: the values themselves in a TIFF, else scaled so that white
+            is the largest, which is recorded beside it.
+        image_shape: `(C, H, W)` of the clean image when neither file nor operator tells it.
+        batch_size: samples computed together; by default as many as a megapixel holds.
+        device: by default "cuda" where there is one.
+        overwrite: replace existing outputs, though never `source`.
+        progress: show a bar; None shows it on a terminal only.
+
+    Returns:
+        The result, and the record that was written beside `out`.
+
+    Raises:
+        ValueError, OSError: one sentence on what does not fit and what to do.
+    """
+    outputs = [path for path in (out, std) if path is not None]
+    _refuse_outputs(outputs, source, overwrite)
+    if std is not None and samples < 2:
+        raise ValueError("a std needs at least 2 samples, found 1; raise --samples.")
+    measured = read_measurement(source)
+    spec, sigma = _known("operator", operator, measured), _known("noise", noise, measured)
+    clean = image_shape or _clean_shape(spec, measured)
+    physics = operators.parse(spec, clean, noise=sigma)
+    _refuse_measurement(physics, clean, measured, source)
+    result = restore.solve(
+        measured.y.to(usable_device(device)),
+        physics,
+        prior or _prior_for(clean),
+        solver or DEFAULT,
+        samples=samples,
+        seed=seed,
+        progress=progress,
+        batch_size=batch_size or _batch_size(clean),
+    )
+    story = _story(result, source, spec, sigma, samples)
+    if result.status != "diverged":
+        _write(out, std, result, measured, story, overwrite)
+    return result, story
+
+
+def degrade_file(
+    source: Path, out: Path, operator: str, *, noise: float, seed: int = 0, overwrite: bool = False
+) -> Path:
+    """Measure a clean image file and write the measurement with its record.
+
+    Args:
+        source: PNG, JPEG or TIFF.
+        out: `.npz`, or an image file when the measurement is an image.
+        operator: as `operators.parse` reads it.
+        noise: Gaussian std in units of a [0, 1] image.
+        seed: of the noise.
+        overwrite: replace existing outputs, though never `source`.
+
+    Raises:
+        ValueError, OSError: one sentence on what does not fit and what to do.
+    """
+    check_free(out, source=source, overwrite=overwrite)
+    photo = images.read(source)
+    physics = operators.parse(operator, photo.shape, noise=noise)
+    measured = Measurement(
+        y=operators.measure(physics, photo.data, seed=seed),
+        operator=operator,
+        image_shape=photo.shape,
+        noise=noise,
+        image=photo,
+    )
+    story = {"seed": seed, "input": source.name}
+    return write_measurement(out, measured, story=story, overwrite=overwrite)
+
+
+def usable_device(name: str | None) -> str:
+    """A device by name, or the best there is.
+
+    Raises:
+        ValueError: this machine or this torch has no such device.
+    """
+    found = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device '{found}' cannot be used ({reason}); try cpu.") from error
+    return found
+
+
+def _refuse_outputs(outputs: Sequence[Path], source: Path, overwrite: bool) -> None:
+    """Refuse before anything is computed what could not be written afterwards."""
+    for path in outputs:
+        images.check_output(path, source=source, overwrite=overwrite)
+        check_free(story_path(path), overwrite=overwrite)
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise ValueError(f"--out and --std both name '{outputs[0]}'; name two files.")
+
+
+def _refuse_measurement(
+    physics: Physics, clean: tuple[int, ...], measured: Measurement, source: Path
+) -> None:
+    with torch.no_grad():
+        expected = tuple(physics.A(torch.zeros(1, *clean)).shape)
+    if expected != tuple(measured.y.shape):
+        raise ValueError(
+            f"'{source}' has shape {tuple(measured.y.shape)} but the operator makes {expected} of "
+            f"an image {clean}; check --operator and --shape."
+        )
+
+
+def _known(name: str, given: Any, measured: Measurement) -> Any:
+    """The user's word, or else what the file records about itself."""
+    value = given if given is not None else getattr(measured, name)
+    if value is None:
+        example = {"operator": "blur:sigma=2", "noise": "0.02"}[name]
+        raise ValueError(
+            f"the file does not tell its {name}; give --{name}, for example --{name} {example}."
+        )
+    return value
+
+
+def _clean_shape(spec: str, measured: Measurement) -> tuple[int, ...]:
+    if measured.image_shape is not None and spec == measured.operator:
+        return measured.image_shape
+    return operators.image_shape_from(spec, measured.y.shape[1:])
+
+
+def _prior_for(clean: tuple[int, ...]) -> str:
+    if clean[0] not in PRIOR_FOR_CHANNELS:
+        raise ValueError(
+            f"no prior that ships knows images of {clean[0]} channels; give --prior with a file."
+        )
+    return PRIOR_FOR_CHANNELS[clean[0]]
+
+
+def _batch_size(clean: tuple[int, ...]) -> int:
+    """As many samples as a megapixel holds: memory stays bounded, small images stay fast."""
+    return max(1, min(16, 2**20 // (clean[-1] * clean[-2])))
+
+
+def _story(result: Result, source: Path, spec: str, noise: float, samples: int) -> dict[str, Any]:
+    return {
+        "kind": "restoration",
+        "input": source.name,
+        "operator": portable(spec),
+        "noise": noise,
+        "samples": samples,
+        "status": result.status,
+        "remedy": result.remedy,
+        "misfit": result.misfit.tolist(),
+        "mean_std": result.std.mean().item(),
+        "forwards": result.cost.forwards,
+        "vjps": result.cost.vjps,
+        "seconds": result.cost.seconds,
+        "provenance": dict(result.provenance) | {"operator": portable(spec)},
+    }
+
+
+def _write(
+    out: Path,
+    std: Path | None,
+    result: Result,
+    measured: Measurement,
+    story: Mapping[str, Any],
+    overwrite: bool,
+) -> None:
+    like = measured.image
+    exact = like is None and out.suffix.lower() not in (".jpg", ".jpeg")
+    depth = "float" if exact else None
+    images.write(out, result.mean, like, depth=depth, overwrite=overwrite)
+    write_story(out, story, overwrite=overwrite)
+    if std is None:
+        return
+    spread = result.std
+    white = 1.0 if std.suffix.lower() in (".tif", ".tiff") else max(spread.max().item(), 1e-12)
+    images.write(std, spread / white, depth="float" if white == 1.0 else 8, overwrite=overwrite)
+    about = {"kind": "std", "of": out.name, "white": white, "unit": "of an image in [0, 1]"}
+    write_story(std, about, overwrite=overwrite)
