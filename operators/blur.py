@@ -55,6 +55,11 @@ class CircularBlur(Repaired, Blur):
         top = weight * h.conj() * fft.rfft2(y) + fft.rfft2(z)
         return fft.irfft2(top / (weight * h.abs() ** 2 + 1), s=y.shape[-2:])
 
+    def gram_spectrum(self, power: Tensor) -> Tensor:
+        """Spectrum of `A C A^T`, `C` a stationary covariance of spectrum `power` `(B, C, H, W)`."""
+        h = fft.fft2(fft.irfft2(self._transfer(power), s=power.shape[-2:]))
+        return h.abs().square() * power
+
     def _transfer(self, y: Tensor) -> Tensor:
         """The kernel's Fourier transform, `(1, 1, H, W // 2 + 1)`."""
         return filter_fft(self.filter, y.shape[-2:], dims=(-2, -1))

@@ -47,12 +47,18 @@ class AlignedDownsampling(Repaired, Downsampling):
 
     def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
         """`A^T (A A^T)^-1 y`: on the small grid `A A^T` is a circular convolution."""
-        height, width = y.shape[-2:]
-        # frequencies that fall onto each other on the small grid
-        power = self.Fh2.real.unflatten(-1, (self.factor, width)).mean(-2)
-        power = power.unflatten(-2, (self.factor, height)).mean(-3)
+        power = self.gram_spectrum(torch.ones_like(self.Fh2.real))
         inverse = torch.where(power > 1e-10, 1 / power, 0)
         return self.A_adjoint(fft.ifft2(inverse * fft.fft2(y)).real)
+
+    def gram_spectrum(self, power: Tensor) -> Tensor:
+        """Spectrum `(B, C, H/f, W/f)` of `A C A^T`, `C` stationary of spectrum `power`.
+
+        Frequencies that fall onto each other on the small grid are averaged.
+        """
+        seen = self.Fh2.real * power
+        seen = seen.unflatten(-1, (self.factor, -1)).mean(-2)
+        return seen.unflatten(-2, (self.factor, -1)).mean(-3)
 
     def _half(self, spectrum: Tensor) -> Tensor:
         return spectrum[..., : spectrum.shape[-1] // 2 + 1]

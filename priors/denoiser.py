@@ -103,7 +103,7 @@ class Denoiser(DeepinvDenoiser):
 
 
 def per_image(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """Noise level as a tensor `(B, 1, ..., 1)` (or `(1, 1, ..., 1)`) that broadcasts against `x`."""
+    """Noise level as `(B, 1, ..., 1)`, or `(1, 1, ..., 1)` for one number, to meet `x`."""
     level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if level.ndim > 1:
         level = level.flatten(1)[:, 0]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from restore import __version__
+from restore.bench.cli import app as bench
 from restore.extensions import Commands, Demos
 
 ROOMS = {"operators", "priors", "restore", "medical"}
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 demos = typer.Typer(cls=Demos, rich_markup_mode=None, add_completion=False)
 app.add_typer(demos, name="demo")
+app.add_typer(bench, name="bench")
 
 Operator = Annotated[str, typer.Option(metavar="SPEC", help="For example blur:sigma=2.")]
 Noise = Annotated[

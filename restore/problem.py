@@ -13,11 +13,14 @@ from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
 from operators import noise_sigma
+from operators.linalg import proximal
 from priors import Denoiser
 
 # odd and irregular numbers: neighbouring seeds give unrelated streams, and none is a small integer
 # with which somebody else may have drawn the truth or the measurement's noise
 _SEED, _SAMPLE, _SALT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0x2545F4914F6CDD1D
+
+_WEAK = 1e-3  # singular values below its root are not trusted for a start
 
 
 @dataclass
@@ -91,10 +94,15 @@ class Problem:
         """Measure images without noise."""
         return self._by_sample(self.operator.A, x)
 
-    def A_adjoint(self, r: Tensor) -> Tensor:
+    def A_adjoint(self, y: Tensor) -> Tensor:
         """Apply the adjoint of a linear operator."""
         assert isinstance(self.operator, LinearPhysics)
-        return self._by_sample(self.operator.A_adjoint, r)
+        return self._by_sample(self.operator.A_adjoint, y)
+
+    def gram_spectrum(self, power: Tensor) -> Tensor | None:
+        """Spectrum of `A C A^T` for stationary `C`, or None when `A` does not keep it stationary."""
+        known = getattr(self.operator, "gram_spectrum", None)
+        return None if known is None else self._by_sample(known, power)
 
     def data_gradient(self, x: Tensor) -> Tensor:
         """Gradient of `|y - A(x)|^2 / 2`, by autograd when `A` is not linear."""
@@ -151,27 +159,17 @@ class Problem:
     # -- the start ---------------------------------------------------------------------------
 
     def first_guess(self) -> Tensor:
-        """Return the start image: the user's, or the best linear fit `A^+ y`."""
-        from operators.linalg import least_squares
+        """Return the start: the user's, or a linear fit held to mid-range where data are weak.
 
+        The papers start from `A^+ y` of images in [-1, 1], which is mid-range where nothing is
+        seen. An exact pseudo-inverse of a blur is all noise, and sensitive to rounding.
+        """
         if self.init is not None:
             return self.init
         if isinstance(self.operator, LinearPhysics):
-            return least_squares(_Batched(self), self.y)  # type: ignore[arg-type]
+            middle = torch.full(self.shape, self.middle, dtype=self.y.dtype, device=self.y.device)
+            return proximal(self, middle, self.y, _WEAK)
         return self.operator.A_dagger(self.y)
-
-
-@dataclass(frozen=True)
-class _Batched:
-    """The operator of a problem with the two methods that `operators.linalg` uses."""
-
-    problem: Problem
-
-    def A(self, x: Tensor) -> Tensor:
-        return self.problem.A(x)
-
-    def A_adjoint(self, r: Tensor) -> Tensor:
-        return self.problem.A_adjoint(r)
 
 
 def observed_rows(operator: Physics, x: Tensor, y: Tensor) -> Tensor:

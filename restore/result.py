@@ -172,7 +172,7 @@ class Result:
         lines = [
             f"Result: {self.status}, {s} sample{'s' * (s != 1)} of {b} image{'s' * (b != 1)} "
             f"{tuple(image)} by {self.provenance.get('solver', {}).get('solver', '?')}",  # type: ignore[union-attr]
-            f"  data misfit {fit}{more} (1 = consistent), std {float(self.std.mean()):.4f} on average",
+            f"  data misfit {fit}{more} (1 = consistent), mean std {float(self.std.mean()):.4f}",
             f"  {self.cost.forwards:.0f} forwards + {self.cost.vjps:.0f} VJPs a sample, "
             f"{self.cost.seconds:.1f} s, {self.cost.peak_memory / 2**20:.0f} MiB",
         ]
@@ -186,21 +186,20 @@ def judge(misfit: Tensor, diverged_at: int | None, remedy: str) -> tuple[Status,
     if bool((misfit > _INCONSISTENT).any()):
         worst = float(misfit.max())
         return "inconsistent with data", (
-            f"the residual has {worst:.1f} times the power of the noise: give the true noise level, "
-            f"check the operator, or {remedy}"
+            f"the residual has {worst:.1f} times the power of the noise: give the true noise "
+            f"level, check the operator, or {remedy}"
         )
     return "ok", ""
 
 
-def provenance(
-    solver: object, prior: Denoiser, operator: Physics, seed: int
-) -> dict[str, object]:
+def provenance(solver: object, prior: Denoiser, operator: Physics, seed: int) -> dict[str, object]:
     """Return everything needed to run it again, as plain values."""
     import deepinv
 
     from restore import __version__
 
-    assert is_dataclass(solver) and not isinstance(solver, type)
+    assert is_dataclass(solver)
+    assert not isinstance(solver, type)
     return {
         "restore": __version__,
         "torch": torch.__version__,

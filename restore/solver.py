@@ -30,7 +30,7 @@ _RUNAWAY = 50.0  # half-ranges from the middle; no estimate of an image belongs 
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback receives: the step's number within the chunk and the estimate `(N, C, ...)`."""
+    """What a callback receives: the step within the chunk, and the estimate `(N, C, ...)`."""
 
     index: int
     total: int
@@ -197,7 +197,9 @@ class Solver:
         if samples < 1:
             raise ValueError(f"samples must be at least 1, found {samples}.")
         if not y.is_floating_point():
-            raise ValueError(f"the measurement must be float, found {y.dtype}; convert it to [0, 1].")
+            raise ValueError(
+                f"the measurement must be float, found {y.dtype}; convert it to [0, 1]."
+            )
         if not bool(torch.isfinite(y).all()):
             bad = int((~torch.isfinite(y)).sum())
             raise ValueError(
@@ -258,5 +260,3 @@ def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-

@@ -24,6 +24,7 @@ class RadialSpectrum:
 
     def __init__(self, shape: tuple[int, ...], like: Tensor) -> None:
         self.axes = tuple(range(2, len(shape)))
+        self.spatial = shape[2:]
         radius = _radius(shape[2:]).to(like.device)
         self.ring, centres = _rings(radius)
         self.rings = len(centres)
@@ -49,15 +50,20 @@ class RadialSpectrum:
         self.log_c = (old * self.log_c + weight * log_c) / (old + weight)
         self.weight = old + weight
 
-    def jacobian(self, x: Tensor, s: float) -> Tensor:
-        """Apply the model of the Jacobian at noise level `s` to images `(N, C, *spatial)`."""
+    def power(self, s: float) -> Tensor:
+        """Spectrum `(N, C, *spatial)` of the model of `s^2 J`, the covariance at level `s`."""
         assert self.log_c is not None, "update comes first"
-        log_c = torch.lerp(
-            self.log_c[..., self.left], self.log_c[..., self.left + 1], self.share
-        )
+        log_c = torch.lerp(self.log_c[..., self.left], self.log_c[..., self.left + 1], self.share)
         gain = torch.sigmoid(log_c - 2 * math.log(s))  # c / (c + s^2)
-        gain = gain.reshape(*gain.shape[:2], *x.shape[2:])
-        return self._synthesise(gain * self._analyse(x))
+        return s**2 * gain.reshape(*gain.shape[:2], *self.spatial)
+
+    def covariance(self, x: Tensor, s: float) -> Tensor:
+        """Apply the model of `s^2 J` to images `(N, C, *spatial)`."""
+        return self.filter(x, self.power(s))
+
+    def filter(self, x: Tensor, spectrum: Tensor) -> Tensor:
+        """Multiply images of any size by a spectrum, in decorrelated colours."""
+        return self._synthesise(spectrum * self._analyse(x))
 
     def _analyse(self, x: Tensor) -> Tensor:
         mixed = torch.einsum("kc,nc...->nk...", self.colours, x)

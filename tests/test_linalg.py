@@ -11,7 +11,6 @@ from operators.linalg import (
     conjugate_gradient,
     conjugate_residual,
     dot,
-    least_squares,
     proximal,
 )
 
@@ -271,16 +270,29 @@ def test_proximal_of_a_consistent_image_is_that_image():
 
 
 @pytest.mark.parametrize("rows", [4, 9, 15])
-def test_least_squares_is_the_pseudo_inverse(rows):
-    """Wide: of all solutions the shortest; tall: the smallest residual."""
-    A, y = random(rows, 9), random(3, rows, seed=1)
-    found = least_squares(dense(A), y, tol=1e-13, max_iter=400)
-    expected = (y @ torch.linalg.pinv(A).T).reshape(3, 1, 3, 3)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+def test_proximal_of_vanishing_weight_is_the_pseudo_inverse(rows):
+    """The least change of `z` that fits: `z + A^+ (y - A z)`."""
+    A, y, z = random(rows, 9), random(3, rows, seed=1), random(3, 1, 3, 3, seed=2)
+    found = proximal(dense(A), z, y, 1e-10, tol=1e-12)
+    change = (y - z.flatten(1) @ A.T) @ torch.linalg.pinv(A).T
+    torch.testing.assert_close(found, z + change.reshape(z.shape), rtol=1e-6, atol=1e-6)
 
 
-def test_least_squares_on_a_masked_image_leaves_the_rest_zero():
-    physics = operators.mask((1, 12, 12), keep=0.4, seed=3)
-    x = random(2, 1, 12, 12).float()
-    y = physics.A(x)
-    torch.testing.assert_close(least_squares(physics, y), y)
+def test_proximal_on_a_masked_image_leaves_the_rest_alone():
+    physics = operators.mask((1, 12, 12), keep=0.4, seed=3).to(F64)
+    x, z, rho = random(2, 1, 12, 12), random(2, 1, 12, 12, seed=1), 0.5
+    found = proximal(physics, z, physics.A(x), rho, tol=1e-12)
+    seen = physics.A(torch.ones_like(x)) != 0
+    torch.testing.assert_close(found, torch.where(seen, (x + rho * z) / (1 + rho), z))
+
+
+def test_proximal_ignores_neighbours():
+    """At a loose tolerance rounding may change an answer by some of that tolerance."""
+    physics = operators.blur((1, 24, 24), sigma=1.0).to(F64)
+    y, z = random(4, 1, 24, 24), random(4, 1, 24, 24, seed=1)
+    rho = torch.tensor([0.01, 0.1, 1.0, 10.0], dtype=F64).reshape(4, 1, 1, 1)
+    for tol, difference in ((1e-12, 1e-10), (1e-4, 1e-3)):
+        parts = [(z[i : i + 1], y[i : i + 1], float(rho[i])) for i in range(4)]
+        alone = torch.cat([proximal(physics, *part, tol=tol) for part in parts])
+        found = proximal(physics, z, y, rho, tol=tol)
+        torch.testing.assert_close(found, alone, rtol=0, atol=difference)

@@ -55,7 +55,7 @@ def power_law_image() -> Gaussian:
 def modulated_gaussian() -> Gaussian:
     """32x32 pixels, a power-law prior whose contrast varies seven-fold over the image.
 
-    Not stationary: a method that only fitted a power spectrum passes the other priors, not this one.
+    Not stationary: a method that only fits a power spectrum passes the other priors, not this.
     """
     base = Gaussian.power_law((1, 32, 32))
     unit = torch.eye(1024, dtype=torch.float64).reshape(-1, 1, 32, 32)
@@ -156,7 +156,9 @@ class _Case:
         assert isinstance(physics, LinearPhysics)
         self.operator = physics
         truth = prior.sample(1, torch.Generator().manual_seed(seed))
-        self.y = operators.measure(physics, truth, seed=1000 + seed)  # other numbers than the truth's
+        self.y = operators.measure(
+            physics, truth, seed=1000 + seed
+        )  # other numbers than the truth's
         self.posterior = prior.posterior(self.y, physics, sigma)
 
 

@@ -57,8 +57,8 @@ class DiffPIR(Solver):
     def __post_init__(self) -> None:
         if not 2 <= self.steps <= 1000 or self.lam <= 0 or not 0 <= self.zeta <= 1:
             raise ValueError(
-                f"diffpir needs 2 <= steps <= 1000, lam > 0 and 0 <= zeta <= 1, found {self.steps}, "
-                f"{self.lam}, {self.zeta}."
+                "diffpir needs 2 <= steps <= 1000, lam > 0 and 0 <= zeta <= 1, found "
+                f"{self.steps}, {self.lam}, {self.zeta}."
             )
 
     @property

@@ -26,6 +26,7 @@ Cost a level: one forward, one VJP for the warm start, one for each iteration of
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -81,7 +82,7 @@ class MMPS(Solver):
         x = problem.middle + grid[0] * problem.noise()
         u = torch.zeros_like(problem.y)
         previous, h_previous = None, 1.0
-        for s, t in zip(grid[:-1], grid[1:], strict=True):
+        for s, t in pairwise(grid):
             D_y, u = self.conditional_mean(problem, x, s, u)
             # exponential Adams-Bashforth step in lambda = -log sigma, exact weights
             h = math.log(s / t)

@@ -1,7 +1,8 @@
 """Moment ladder: exact conditional draws down a short ladder of noise levels.
 
-The Gaussian approximation of MMPS (Rozet et al. 2024, arXiv:2405.13712), `p(x_0 | x_s) ~ N(D, s^2 J)`,
-sampled instead of integrated, so that a handful of levels replaces an integrator's dozens:
+The Gaussian approximation of MMPS (Rozet et al. 2024, arXiv:2405.13712),
+`p(x_0 | x_s) ~ N(D, s^2 J)`, sampled instead of integrated, so that a handful of levels replaces an
+integrator's dozens:
 
     draw      w ~ N(0, s^2 J), n ~ N(0, sigma_y^2 I), r = y - A (D + w) - n,
               x_0 = D + w + s^2 J A^T K^-1 r,   K = sigma_y^2 I + s^2 A J A^T     (Matheron's rule)
@@ -91,7 +92,7 @@ class MomentLadder(Solver):
         return self.levels + self.sweeps
 
     def grid(self, side: int) -> list[float]:
-        """Noise levels for an image whose longest side has `side` pixels, in widths of the range."""
+        """Noise levels for an image of longest side `side` pixels, in widths of the range."""
         top = max(self.sigma_max, self.sigma_top * max(1.0, side / 64))
         rungs = [self.sigma_max]
         if self.levels > 2:
@@ -126,19 +127,26 @@ class MomentLadder(Solver):
             image = s**2 * J(problem.A_adjoint(v))
             return problem.A(image) + problem.noise_y**2 * v, image
 
-        def model(v: Tensor) -> Tensor:
-            return s**2 * spectrum.jacobian(problem.A_adjoint(v), s)
-
-        def M_inverse(v: Tensor) -> Tensor:
-            return conjugate_gradient(
-                lambda p: problem.A(model(p)) + problem.noise_y**2 * p, v, tol=0.1, max_iter=20
-            )
-
+        M_inverse = self.preconditioner(problem, s, spectrum)
         solution = conjugate_residual(
             K, r, precondition=M_inverse, tol=self.tol, max_iter=self.max_iter, max_step=3.0
         )
-        x_0 = D + w + model(solution.residual)
+        x_0 = D + w + spectrum.covariance(problem.A_adjoint(solution.residual), s)
         return x_0 if solution.images is None else x_0 + solution.images
+
+    def preconditioner(
+        self, problem: Problem, s: float, spectrum: RadialSpectrum
+    ) -> Callable[[Tensor], Tensor]:
+        """Return `v -> M^-1 v`: a division in Fourier space where A allows, else cheap steps."""
+        gram = problem.gram_spectrum(spectrum.power(s))
+        if gram is not None:
+            return lambda v: spectrum.filter(v, 1 / (gram + problem.sigma_y**2))
+
+        def M(v: Tensor) -> Tensor:
+            image = spectrum.covariance(problem.A_adjoint(v), s)
+            return problem.A(image) + problem.noise_y**2 * v
+
+        return lambda v: conjugate_gradient(M, v, tol=0.1, max_iter=20)
 
 
 def lanczos_root(

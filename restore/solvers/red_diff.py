@@ -97,7 +97,7 @@ class REDDiff(Solver):
         optimiser = self._optimiser(mu, problem.scale)
         measured = float(problem.observed.expand_as(problem.y).sum()) / len(problem.y)
         per_image = self.reduction == "mean"
-        v = 1 / measured if per_image else 1.0
+        v = 1 / max(measured, 1.0) if per_image else 1.0
         w = 1 / problem.pixels if per_image else 1.0
         for t in self._times(problem, schedule.steps):
             # noise the estimate: in VE variables x_t / alpha_t = mu + s eps
@@ -116,7 +116,9 @@ class REDDiff(Solver):
     def _times(self, problem: Problem, available: int) -> list[int]:
         stride = max(1, available // self.steps)
         grid = list(range(0, available, stride))[: self.steps][::-1]
-        grid = [grid[i * len(grid) // self.steps] for i in range(self.steps)]  # more steps than levels
+        grid = [
+            grid[i * len(grid) // self.steps] for i in range(self.steps)
+        ]  # more steps than levels
         if self.order == "descending":
             return grid
         pick = torch.randint(available, (self.steps,), generator=problem.streams[0])

@@ -1,0 +1,128 @@
+"""`restore bench`: the numbers of the README, measured again."""
+
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Table
+
+    from restore.bench.photos import Row as PhotoRow
+    from restore.bench.posterior import Row as PosteriorRow
+
+app = typer.Typer(help="Measure priors and solvers.", rich_markup_mode=None, add_completion=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Numbers as JSON on standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def denoising(
+    prior: Annotated[str, typer.Option(help="Name or safetensors file.")] = "natural-gray",
+    as_json: AsJson = False,
+) -> None:
+    """Priors against BM3D and others, on photographs."""
+    import priors
+    from restore.bench import photos
+    from restore.cli import _print_json, _show
+
+    model = priors.load(prior)
+    images = photos.photographs(model.card.channels or 1)
+    rows = list(photos.run(model, images))
+    if as_json:
+        _print_json([row.as_dict() for row in rows])
+    else:
+        _show(denoising_table(rows))
+
+
+@app.command()
+def posterior(
+    solver: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; by default all.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=2, help="Samples a problem.")] = 64,
+    problems: Annotated[int, typer.Option(min=1, help="Measurements a task.")] = 3,
+    prior: Annotated[
+        list[str] | None, typer.Option(help="Exact prior; repeat for several.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solvers against exact posteriors."""
+    from restore.bench import posterior as bench
+    from restore.cli import _print_json, _show
+    from restore.solvers import available
+
+    solvers = [available()[name]() for name in _known("solver", solver, available())]
+    names = _known("prior", prior, bench.PRIORS)
+    rows = list(bench.run(solvers, priors=names, n=n, problems=problems))
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        _show(posterior_table(rows))
+
+
+def denoising_table(rows: "Sequence[PhotoRow]") -> "Table":
+    """Show mean PSNR, and how far the prior is above each rival and the better Wiener filter."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    methods = list(rows[0].scores) if rows else []
+    methods += [name for row in rows for name in row.scores if name not in methods]
+    table = Table(
+        title="mean PSNR in dB; in brackets how far the prior is above",
+        caption="of the two Wiener filters only the better one has brackets",
+        box=SIMPLE_HEAD,
+    )
+    for head in ("sigma", "n", *methods):
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [
+            f"{row.psnr[m]:.2f}" + (f" ({row.gaps[m]:+.2f})" if m in row.gaps else "")
+            if m in row.psnr
+            else "-"
+            for m in methods
+        ]
+        level = f"{row.sigma:g}" if row.sigma >= 0.3 else f"{row.sigma * 255:g}/255"
+        table.add_row(level, str(len(row.images)), *cells)
+    return table
+
+
+def posterior_table(rows: "Sequence[PosteriorRow]") -> "Table":
+    """Show how near the samples of every solver are to the posterior."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="error = hypot(bias in posterior stds, std ratio - 1)", box=SIMPLE_HEAD)
+    for head in ("prior", "task", "solver"):
+        table.add_column(head)
+    for head in ("error", "bias", "ratio", "misfit", "calls", "n x problems"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        numbers = [f"{v:.3f}" for v in (row.error, row.bias, row.ratio, row.misfit)]
+        count = f"{row.n} x {row.problems}"
+        table.add_row(row.prior, row.task, row.solver, *numbers, f"{row.calls:.0f}", count)
+    return table
+
+
+def _known(what: str, chosen: "Iterable[str] | None", known: "Iterable[str]") -> list[str]:
+    """Return the chosen names, all when none is.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
+    names, known = list(chosen or known), list(known)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}."
+            raise ValueError(f"unknown {what} '{name}'; {hint}")
+    return names
