@@ -27,7 +27,7 @@ from priors.powerlaw import PowerLaw, PowerLawDenoiser
 from priors.tiled import Tiled
 
 FOLDER = Path(__file__).parent / "weights"
-HANDOVER = (0.4, 1.0)
+HANDOVER = (0.8, 1.5)
 OVERLAP = 64  # of tiles: a pixel sees at least 32 pixels around it, as deep as training patches
 
 

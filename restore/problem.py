@@ -100,7 +100,7 @@ class Problem:
         return self._by_sample(self.operator.A_adjoint, y)
 
     def gram_spectrum(self, power: Tensor) -> Tensor | None:
-        """Spectrum of `A C A^T` for stationary `C`, or None when `A` does not keep it stationary."""
+        """Spectrum of `A C A^T` for stationary `C`, or None where `A` does not keep it so."""
         known = getattr(self.operator, "gram_spectrum", None)
         return None if known is None else self._by_sample(known, power)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -107,6 +108,21 @@ def test_channels_that_do_not_fit(two):
         next(photos.run(PowerLawDenoiser(card, law), two))
 
 
+@pytest.mark.parametrize("form", ["--json", None])
+def test_denoising_command(two, monkeypatch, capsys, form):
+    monkeypatch.setattr(priors, "load", lambda name: power_law_prior(two))
+    monkeypatch.setattr(photos, "photographs", lambda channels: two)
+    monkeypatch.setattr(photos, "run", partial(photos.run, sigmas=(0.5,)))
+    assert cli.main(["bench", "denoising", *([form] if form else [])]) == 0
+    (row,) = photos.run(power_law_prior(two), two)
+    out = capsys.readouterr().out
+    if form:
+        assert json.loads(out)[0]["psnr"] == row.psnr
+    else:
+        assert f"{row.psnr['tiny']:.2f}" in out
+        assert f"({row.gaps['Wiener, test']:+.2f})" in out
+
+
 def test_posterior_command(capsys):
     run = ["bench", "posterior", "--prior", "gaussian 16x16", "--solver", "moment-ladder"]
     assert cli.main([*run, "-n", "16", "--problems", "2", "--json"]) == 0
@@ -147,7 +163,7 @@ def covariance(case):
     [
         (["posterior", "--solver", "moment-lader"], "did you mean 'moment-ladder'?"),
         (["posterior", "--prior", "nothing"], "choose from gaussian 16x16"),
-        (["posterior", "-n", "1"], "1 is not in the range"),
+        (["posterior", "-n", "1"], "Invalid value for '-n'"),
         (["denoising", "--prior", "no.safetensors"], "no weights at 'no.safetensors'"),
     ],
 )

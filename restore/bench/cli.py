@@ -109,7 +109,8 @@ def posterior_table(rows: "Sequence[PosteriorRow]") -> "Table":
     for row in rows:
         numbers = [f"{v:.3f}" for v in (row.error, row.bias, row.ratio, row.misfit)]
         count = f"{row.n} x {row.problems}"
-        table.add_row(row.prior, row.task, row.solver, *numbers, f"{row.calls:.0f}", count)
+        name = f"{row.solver} (diverged)" if row.diverged else row.solver
+        table.add_row(row.prior, row.task, name, *numbers, f"{row.calls:.0f}", count)
     return table
 
 
