@@ -18,6 +18,8 @@ discretisation is left. Three parts make a level cheap, all from the same Jacobi
     safe solve      residual-minimising steps of bounded length, because a network's Jacobian is
                     not symmetric; what is left of the residual is corrected through the model
 
+Draws repeated at one level are Gibbs sweeps: they leave the posterior as it is.
+
 The spectrum is a preconditioner, never the covariance: used as the covariance it is wrong by a
 third of a standard deviation on a prior that is not stationary.
 
@@ -52,26 +54,27 @@ class MomentLadder(Solver):
         lanczos: Jacobian products for the square root of the covariance.
         max_iter: most Jacobian products of a solve.
         tol: relative residual at which a solve stops.
-        sweeps: extra draws at `sweep_level`, which forget the errors of higher levels when the
-            prior is far from Gaussian.
+        sweeps: extra draws at `sweep_level`: they forget the errors of the levels above, where a
+            prior that is not Gaussian is approximated worst. On photographs with four pixels of
+            five missing, six sweeps are worth half a decibel; a Gaussian prior needs none.
         sweep_level: where, in widths of the prior's range.
     """
 
     name: ClassVar[str] = "moment-ladder"
     paper: ClassVar[str] = "after Rozet et al. 2024; exact draws and learnt preconditioner"
     requires: ClassVar[tuple[str, ...]] = ("linear", "gaussian", "noise")
-    cost: ClassVar[str] = "8 forwards + at most 40 VJPs"
+    cost: ClassVar[str] = "12 forwards + at most 36 VJPs"
     posterior: ClassVar[str] = "posterior; exact for Gaussian priors"
     remedy: ClassVar[str] = "raise levels and max_iter, or add sweeps"
 
-    levels: int = 8
+    levels: int = 6
     sigma_top: float = 3.0
     sigma_max: float = 1.0
     sigma_min: float = 0.03
-    lanczos: int = 2
-    max_iter: int = 3
+    lanczos: int = 1
+    max_iter: int = 2
     tol: float = 0.05
-    sweeps: int = 0
+    sweeps: int = 6
     sweep_level: float = 0.1
 
     def __post_init__(self) -> None:
@@ -94,10 +97,9 @@ class MomentLadder(Solver):
     def grid(self, side: int) -> list[float]:
         """Noise levels for an image of longest side `side` pixels, in widths of the range."""
         top = max(self.sigma_max, self.sigma_top * max(1.0, side / 64))
-        rungs = [self.sigma_max]
+        grid = [top, self.sigma_min]
         if self.levels > 2:
-            rungs = log_levels(self.levels - 1, self.sigma_max, self.sigma_min).tolist()
-        grid = [top, *rungs] if self.levels > 2 else [top, self.sigma_min]
+            grid = [top, *log_levels(self.levels - 1, self.sigma_max, self.sigma_min).tolist()]
         below = next((i for i, s in enumerate(grid) if s <= self.sweep_level), len(grid) - 1)
         return grid[:below] + [self.sweep_level] * self.sweeps + grid[below:]
 
