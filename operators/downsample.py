@@ -93,6 +93,11 @@ def downsample(
     shape = image_size(image_shape)
     factor = whole("factor", factor, low=1, do="give 2, 3, 4 or 8")
     height, width = shape[1:]
+    if factor > min(height, width):
+        raise ValueError(
+            f"the image is {height}x{width} pixels, smaller than factor {factor}; choose a "
+            "smaller factor or a larger image."
+        )
     if height % factor or width % factor:
         raise ValueError(
             f"the image is {height}x{width} pixels, which {factor} does not divide; crop it to "

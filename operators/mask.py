@@ -67,7 +67,7 @@ def mask(
     else:
         plane = random_mask(size, 0.5 if keep is None else keep, seed)
     if not plane.any():
-        raise ValueError("the mask keeps no pixel, expected at least one; make it smaller.")
+        raise ValueError("the mask keeps no pixel, expected at least one; keep more.")
     everywhere = plane.float().expand(shape).clone()
     # deepinv annotates tuple[int] and means three numbers
     return Inpainting(shape, mask=everywhere, noise_model=noise_model(noise))  # pyright: ignore[reportArgumentType]

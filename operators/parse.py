@@ -102,13 +102,12 @@ def image_shape_from(spec: str, measurement_shape: Sequence[int]) -> Shape:
         ValueError: a bad specification, or a measurement that does not tell the image's shape.
     """
     entry, options = _read_spec(spec)
-    shape = image_size(measurement_shape)
     if entry.clean is None:
         name = spec.partition(":")[0].strip()
         raise ValueError(
             f"a measurement of '{name}' does not tell the image's shape; give --shape CxHxW."
         )
-    return entry.clean(shape, **options)
+    return entry.clean(image_size(measurement_shape), **options)
 
 
 def _read_spec(spec: str) -> tuple[Entry, dict[str, Any]]:

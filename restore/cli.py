@@ -93,6 +93,7 @@ def demo(
     from restore.filework import usable_device
     from restore.solvers import DEFAULT
 
+    demonstration.check_panel(out)
     report = demonstration.run(
         name=photograph,
         size=size,
@@ -291,7 +292,11 @@ def _root(
 def _sentence(error: Exception) -> str | None:
     """What to tell the user, or None when the error is a defect of ours."""
     if hasattr(error, "format_message"):  # click's own, which typer keeps private
-        return error.format_message()  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        if context is None or message.endswith(("?", ")")):  # it names the nearest word
+            return message
+        return f"{message.rstrip('.')}; see `{context.command_path} --help`."
     if isinstance(error, OSError) and error.strerror:
         return f"'{error.filename}': {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, OSError):

@@ -79,7 +79,9 @@ def _decoding(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # decoders raise everything from struct.error to KeyError
         reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
-        raise ValueError(f"'{path}' cannot be read as an image: {reason.rstrip('.')}.") from error
+        raise ValueError(
+            f"'{path}' cannot be read as an image ({reason.rstrip('.')}); copy or save it again."
+        ) from error
 
 
 def _sniff(path: Path) -> str:

@@ -212,6 +212,21 @@ def run(
     )
 
 
+def check_panel(path: Path) -> None:
+    """Refuse, before minutes are spent, a file that `save_panel` could not write.
+
+    Raises:
+        FileExistsError: it is a folder, or a file stands where its folder should be.
+        ValueError: its suffix is not `.png`.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"'{path}' is no name for a PNG; end it with .png.")
+    above = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir() or not above.is_dir():
+        taken = f"'{path}' is a folder" if path.is_dir() else f"'{above}' is no folder"
+        raise FileExistsError(f"{taken}; name another file for the picture.")
+
+
 def save_panel(report: Report, path: Path) -> Path:
     """Write the figure as PNG, atomically, making its folder and replacing an older panel."""
     from restore.files import atomic

@@ -76,15 +76,17 @@ def restore_file(
     if std is not None and samples < 2:
         raise ValueError("a std needs at least 2 samples, found 1; raise --samples.")
     measured = read_measurement(source)
+    images.check_transparency(out, measured.image)
     spec, sigma = _known("operator", operator, measured), _known("noise", noise, measured)
     clean = image_shape or _clean_shape(spec, measured)
+    _refuse_noise(sigma, measured, source)
     physics = operators.parse(spec, clean, noise=sigma)
     _refuse_measurement(physics, clean, measured, source)
     result = restore.solve(
         measured.y.to(usable_device(device)),
         physics,
-        prior or _prior_for(clean),
-        solver or DEFAULT,
+        _prior_for(clean) if prior is None else prior,
+        DEFAULT if solver is None else solver,
         samples=samples,
         seed=seed,
         progress=progress,
@@ -146,7 +148,7 @@ def _refuse_outputs(outputs: Sequence[Path], source: Path, overwrite: bool) -> N
     for path in outputs:
         images.check_output(path, source=source, overwrite=overwrite)
         check_free(story_path(path), overwrite=overwrite)
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"--out and --std both name '{outputs[0]}'; name two files.")
 
 
@@ -159,6 +161,15 @@ def _refuse_measurement(
         raise ValueError(
             f"'{source}' has shape {tuple(measured.y.shape)} but the operator makes {expected} of "
             f"an image {clean}; check --operator and --shape."
+        )
+
+
+def _refuse_noise(sigma: float, measured: Measurement, source: Path) -> None:
+    """A level of 255 given as it is would bury any picture of whole numbers, all within [0, 1]."""
+    if measured.image is not None and measured.image.depth != "float" and sigma > 1:
+        raise ValueError(
+            f"the noise of '{source}' is said to be {sigma:g}, more than from black (0) to white "
+            "(1); divide a level out of 255 by 255."
         )
 
 

@@ -109,6 +109,7 @@ def write(
     """
     path = Path(path)
     kind = check_output(path, source=like.path if like else None, overwrite=overwrite)
+    check_transparency(path, like)
     array = _display_array(data, like, path)
     depth = _stored_depth(kind, depth or (like.depth if like else 8), path)
     if depth != "float":
@@ -118,8 +119,6 @@ def write(
     # a profile describes its own number of channels, so it does not survive a change of colour
     same = like is not None and (like.data.shape[1] == 3) == (array.shape[2] > 2)
     icc = like.icc if like and same else b""
-    if kind == "JPEG" and array.shape[2] in (2, 4):
-        raise ValueError(f"'{path}' cannot hold the image's transparency; use .png or .tif.")
     with atomic(path, overwrite=overwrite) as partial:
         codecs.encode(partial, array, kind, exif=exif, icc=icc)
     return path
@@ -129,6 +128,8 @@ def check_output(
     path: str | Path, *, source: str | Path | None = None, overwrite: bool = False
 ) -> str:
     """Refuse, before any work is done, an output that could not be written.
+
+    What it shall hold is the business of `check_transparency`.
 
     Returns:
         The format that the suffix stands for: "PNG", "JPEG" or "TIFF".
@@ -146,10 +147,23 @@ def check_output(
     return kind
 
 
+def check_transparency(path: str | Path, like: Image | None) -> None:
+    """Refuse a JPEG for an image whose transparency is to be kept.
+
+    Raises:
+        ValueError: JPEG has no alpha channel.
+    """
+    alpha = like is not None and like.alpha is not None
+    if alpha and _FORMATS.get(Path(path).suffix.lower()) == "JPEG":
+        raise ValueError(f"'{path}' cannot hold the image's transparency; use .png or .tif.")
+
+
 def _refuse_values(array: np.ndarray, path: Path, any_range: bool) -> None:
     bad = int(np.size(array) - np.isfinite(array).sum())
     if bad:
-        raise ValueError(f"'{path}' holds {bad} values that are NaN or infinite; replace them.")
+        raise ValueError(
+            f"'{path}' has {bad} of {array.size} values that are NaN or infinite; replace them."
+        )
     low, high = float(array.min()), float(array.max())
     if not any_range and (low < 0 or high > 1):
         raise ValueError(

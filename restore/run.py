@@ -7,6 +7,7 @@ from pathlib import Path
 from deepinv.models import Denoiser as DeepinvDenoiser
 from deepinv.physics import Physics
 from torch import Tensor
+from torch.nn import Module
 
 import priors
 from restore.result import Result
@@ -47,8 +48,9 @@ def solve(
         A `Result`: samples, mean, std, data misfit, status, cost and provenance.
 
     Raises:
-        ValueError: one sentence on what does not fit and what to do.
+        ValueError, TypeError: one sentence on what does not fit and what to do.
     """
+    _refuse_types(y, operator)
     return _solver(solver)(
         y,
         operator.to(y.device),
@@ -62,9 +64,25 @@ def solve(
     )
 
 
+def _refuse_types(y: object, operator: object) -> None:
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"the measurement is a {type(y).__name__}, expected a torch tensor (B, ...); "
+            "convert it, for example with torch.as_tensor."
+        )
+    if not isinstance(operator, Physics):
+        raise TypeError(
+            f"the operator is a {type(operator).__name__}, expected a deepinv physics; "
+            "build one with operators.parse(spec, image_shape)."
+        )
+
+
 def _solver(solver: str | Solver) -> Solver:
     if isinstance(solver, Solver):
         return solver
+    if not isinstance(solver, str):
+        found = f"the class {solver.__name__}" if isinstance(solver, type) else repr(solver)
+        raise TypeError(f"the solver is {found}, expected a name or an instance; make one.")
     known = available()
     if solver in known:
         return known[solver]()
@@ -78,4 +96,9 @@ def _prior(prior: str | Path | DeepinvDenoiser) -> priors.Denoiser:
         return priors.load(prior)
     if isinstance(prior, priors.Denoiser):
         return prior
+    if not isinstance(prior, Module):
+        raise TypeError(
+            f"the prior is {prior!r}, expected a name, a file or a denoiser; "
+            "priors.available() lists the names."
+        )
     return priors.from_deepinv(prior)

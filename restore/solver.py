@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -99,8 +100,11 @@ class Solver:
         Raises:
             ValueError: when the measurement, operator or prior does not suit, in one sentence.
         """
+        _refuse_numbers(samples, seed, batch_size)
+        _refuse_values("measurement", y)
+        self._check_operator(operator)
         x = _clean_like(y, operator, init)
-        self._check(y, operator, prior, x, samples)
+        _check_prior(prior, x)
         batch = len(y)
         per_chunk = max(1, min(samples, batch_size or max(1, 16 // batch)))
         chunks = [range(i, min(i + per_chunk, samples)) for i in range(0, samples, per_chunk)]
@@ -123,7 +127,7 @@ class Solver:
                     prior=prior,
                     shape=(s * batch, *x.shape[1:]),
                     sigma_y=sigma.repeat(s).reshape(-1, *[1] * (x.ndim - 1)),
-                    streams=[stream(seed, i) for i in chunk],
+                    streams=[stream(int(seed), i) for i in chunk],
                     observed=observed.repeat(s, *[1] * (y.ndim - 1)),
                     init=None if init is None else init.to(y).repeat(s, *[1] * (x.ndim - 1)),
                     count=count,
@@ -193,33 +197,62 @@ class Solver:
                 return "a noise level above zero (set noise=, for example 0.01)"
         return None
 
-    def _check(
-        self, y: Tensor, operator: Physics, prior: Denoiser, x: Tensor, samples: int
-    ) -> None:
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, found {samples}.")
-        if not y.is_floating_point():
-            raise ValueError(
-                f"the measurement must be float, found {y.dtype}; convert it to [0, 1]."
-            )
-        if not bool(torch.isfinite(y).all()):
-            bad = int((~torch.isfinite(y)).sum())
-            raise ValueError(
-                f"the measurement has {bad} of {y.numel()} values that are NaN or infinite; "
-                "mask them out first."
-            )
+    def _check_operator(self, operator: Physics) -> None:
+        _refuse_noise(operator)
         if (lacking := self.lacks(operator)) is not None:
             raise ValueError(
                 f"solver '{self.name}' needs {lacking}, which operator "
-                f"'{type(operator).__name__}' does not offer; {_who_can(operator)}."
+                f"'{getattr(operator, 'spec', type(operator).__name__)}' does not offer; "
+                f"{_who_can(operator)}."
             )
-        if max(x.shape[2:]) < 2:
-            raise ValueError(
-                f"an image of {'x'.join(map(str, x.shape[2:]))} pixels holds nothing to restore; "
-                "expected at least 2 pixels along some side."
-            )
-        if (reason := prior.refuse(tuple(x.shape))) is not None:
-            raise ValueError(reason)
+
+
+def _check_prior(prior: Denoiser, x: Tensor) -> None:
+    if max(x.shape[2:]) < 2:
+        raise ValueError(
+            f"an image of {'x'.join(map(str, x.shape[2:]))} pixels holds nothing to restore; "
+            "expected at least 2 pixels along some side."
+        )
+    if (reason := prior.refuse(tuple(x.shape))) is not None:
+        raise ValueError(reason)
+
+
+def _refuse_numbers(samples: int, seed: int, batch_size: int | None) -> None:
+    for name, count in (("samples", samples), ("batch_size", batch_size)):
+        if count is not None and (not isinstance(count, Integral) or count < 1):
+            raise ValueError(f"{name} is {count}, expected a whole number of at least 1.")
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed}, expected a whole number; choose another.")
+
+
+def _refuse_values(name: str, y: Tensor) -> None:
+    if y.ndim < 2 or len(y) == 0:
+        raise ValueError(
+            f"the {name} has shape {tuple(y.shape)}, expected (B, ...) with B of at least 1; "
+            "y[None] adds a batch dimension."
+        )
+    if y.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the {name} must be float32 or float64, found {y.dtype}; convert it to [0, 1]."
+        )
+    if not bool(torch.isfinite(y).all()):
+        bad = int((~torch.isfinite(y)).sum())
+        raise ValueError(
+            f"the {name} has {bad} of {y.numel()} values that are NaN or infinite; "
+            "mask them out first."
+        )
+
+
+def _refuse_noise(operator: Physics) -> None:
+    try:
+        sigma = torch.as_tensor(noise_sigma(operator))
+    except ValueError:  # not Gaussian, which `lacks` tells
+        return
+    if not bool(((sigma >= 0) & sigma.isfinite()).all()):
+        raise ValueError(
+            f"the operator's noise level is {sigma.tolist()}, expected a finite std of at least 0; "
+            "set physics.noise_model = operators.GaussianNoise(sigma)."
+        )
 
 
 def _who_can(operator: Physics) -> str:
@@ -230,19 +263,36 @@ def _who_can(operator: Physics) -> str:
 
 
 def _clean_like(y: Tensor, operator: Physics, init: Tensor | None) -> Tensor:
-    """Return a tensor of the clean images' shape."""
+    """Return a tensor of the clean images' shape, that of `init` or the operator's."""
     if init is not None:
-        return torch.zeros_like(init, dtype=y.dtype, device=y.device)
+        _refuse_values("init", init)
+    backward = operator.A_adjoint if isinstance(operator, LinearPhysics) else operator.A_dagger
     try:
         with torch.no_grad():
-            if isinstance(operator, LinearPhysics):
-                return torch.zeros_like(operator.A_adjoint(y))
-            return torch.zeros_like(operator.A_dagger(y))
+            x = torch.zeros_like(backward(y) if init is None else init.to(y))
+            made = tuple(operator.A(x).shape)
     except (RuntimeError, ValueError) as error:
+        if init is not None:
+            raise ValueError(
+                f"the operator does not accept an init of shape {tuple(init.shape)} "
+                f"({str(error).splitlines()[0]}); give one of the clean images' shape."
+            ) from None
+        linear = isinstance(operator, LinearPhysics)
         raise ValueError(
             f"the operator does not accept a measurement of shape {tuple(y.shape)} "
-            f"({str(error).splitlines()[0]}); measure again or rebuild the operator."
+            f"({str(error).splitlines()[0]}); measure again"
+            f"{' or rebuild the operator' if linear else ', or give init if it has no A_dagger'}."
         ) from None
+    # a circular blur or plain noise would take any size
+    size = tuple(getattr(operator, "img_size", None) or ())
+    told = len(size) == x.ndim - 1
+    if made != tuple(y.shape) or (told and size != tuple(x.shape[1:])):
+        raise ValueError(
+            f"a measurement of shape {tuple(y.shape)} and images of shape {tuple(x.shape)} do not "
+            f"fit the operator{f', built for images {size}' if told else ''}; measure again or "
+            "rebuild the operator."
+        )
+    return x
 
 
 def _misfit(
