@@ -283,10 +283,10 @@ def _clean_like(y: Tensor, operator: Physics, init: Tensor | None) -> Tensor:
             f"({str(error).splitlines()[0]}); measure again"
             f"{' or rebuild the operator' if linear else ', or give init if it has no A_dagger'}."
         ) from None
-    # a circular blur or plain noise would take any size
+    # a circular blur or plain noise would take any size; compressed sensing tells a flat one
     size = tuple(getattr(operator, "img_size", None) or ())
     told = len(size) == x.ndim - 1
-    if made != tuple(y.shape) or (told and size != tuple(x.shape[1:])):
+    if made != tuple(y.shape) or (told and math.prod(size) != x[0].numel()):
         raise ValueError(
             f"a measurement of shape {tuple(y.shape)} and images of shape {tuple(x.shape)} do not "
             f"fit the operator{f', built for images {size}' if told else ''}; measure again or "

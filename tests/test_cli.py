@@ -139,7 +139,8 @@ REFUSED = {
     "one pixel": (["image", "one.png", *GOOD[2:]], "at least 2"),
     "negative noise": ([*GOOD[:-1], "-0.1"], "--noise is -0.1"),
     "noise not finite": ([*GOOD[:-1], "nan"], "--noise is nan"),
-    "noise no number": ([*GOOD[:-1], "much"], "--noise"),
+    "noise no number": ([*GOOD[:-1], "much"], "see `restore image --help`"),
+    "noise out of 255": ([*GOOD[:-1], "25"], "divide a level out of 255 by 255"),
     "no noise": (GOOD[:-2], "give --noise"),
     "no operator": ([*GOOD[:4], "--noise", "0.1"], "give --operator"),
     "operator": ([*GOOD, "--operator", "blurr"], "did you mean 'blur'"),
@@ -148,11 +149,14 @@ REFUSED = {
     "shape": ([*GOOD, "--shape", "3x32"], "expected CxHxW"),
     "other shape": ([*GOOD, "--shape", "3x16x16"], "check --operator and --shape"),
     "solver": ([*GOOD, "--solver", "difpir"], "did you mean 'diffpir'"),
+    "empty solver": ([*GOOD, "--solver", ""], "unknown solver ''"),
+    "empty prior": ([*GOOD, "--prior", ""], "unknown prior ''"),
     "prior": ([*GOOD, "--prior", "nature"], "unknown prior 'nature'"),
     "prior channels": ([*GOOD, "--prior", "natural-gray"], "1 channel, found 3"),
     "device": ([*GOOD, "--device", "quantum"], "device 'quantum'"),
     "samples": ([*GOOD, "--samples", "0"], "--samples is 0"),
     "batch": ([*GOOD, "--batch-size", "0"], "--batch-size is 0"),
+    "std is out": ([*GOOD, "--std", "../{}/new.png"], "name two files"),
     "std of one": ([*GOOD, "--samples", "1", "--std", "s.png"], "at least 2 samples"),
     "suffix": ([*GOOD[:3], "new.gif", *GOOD[4:]], "'.gif'"),
     "exists": ([*GOOD[:3], "grey.png", *GOOD[4:]], "'grey.png' exists"),
@@ -165,10 +169,26 @@ REFUSED = {
         ["degrade", *GOOD[1:4], "--operator", "downsample:factor=3"],
         "which 3 does not divide",
     ),
+    "degrade below factor": (
+        ["degrade", *GOOD[1:4], "--operator", "downsample:factor=64"],
+        "smaller than factor 64",
+    ),
     "check": (["check", "downsampel"], "did you mean 'downsample'"),
     "photograph": (["demo", "--photograph", "dog"], "choose from"),
     "demo": (["demo", "nothing"], "nothing"),
+    "demo picture": (["demo", "--out", "new.xyz"], "end it with .png"),
+    "demo folder": (["demo", "--out", "clean.png/new.png"], "'clean.png' is no folder"),
 }
+
+
+def test_transparency_that_jpeg_cannot_hold_is_refused_before_the_work(here, monkeypatch, capsys):
+    import restore.run
+
+    clean = images.read("clean.png").data
+    images.write("clear.png", clean, images.Image(data=clean, alpha=clean[:, :1]))
+    monkeypatch.setattr(restore.run, "_solver", lambda _: pytest.fail("solved before the check"))
+    assert cli.main(["image", "clear.png", "-o", "new.jpg", *GOOD[4:]]) == 2
+    assert "transparency" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -180,6 +200,7 @@ def test_refusals_are_one_line_and_write_nothing(here, capsys, case):
     PIL.Image.new("L", (9, 9), 255).save("grey9.png")
     before = files(here)
     arguments, words = REFUSED[case]
+    arguments = [word.replace("{}", here.name) for word in arguments]
     assert restore(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -126,3 +126,5 @@ def test_image_shape_from_inverts_the_measurement_shape(spec, clean):
 def test_other_measurements_ask_for_the_shape(spec):
     with pytest.raises(ValueError, match="give --shape CxHxW"):
         operators.image_shape_from(spec, (2, 8, 8))
+    with pytest.raises(ValueError, match="give --shape CxHxW"):
+        operators.image_shape_from(spec, (1, 960))  # what compressed sensing measures

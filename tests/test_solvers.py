@@ -159,17 +159,56 @@ def test_refusals_are_one_sentence_and_come_before_the_first_call(blurred):
 
     untouched = Untouchable(prior.mean, prior.basis, prior.variances)
     silent = operators.parse("blur:sigma=1", (1, 16, 16)).to(F64)
+
+    def noisy(sigma):
+        physics = operators.parse("denoise", (1, 16, 16))
+        physics.noise_model = deepinv.physics.GaussianNoise(sigma)
+        return physics.to(F64)
+
     cases = [
         (y * math.nan, operator, {}, "NaN"),
         (y, silent, {}, "noise level above zero"),
         (y, operator, {"samples": 0}, "at least 1"),
         (y.repeat(1, 3, 1, 1), operator, {}, "image"),
         (y.to(torch.int64), operator, {}, "float"),
+        (y.to(torch.complex64), operator, {}, "float"),
+        (y[:0], operator, {}, "batch dimension"),
+        (y[..., :12, :12], operator, {}, r"built for images \(1, 16, 16\)"),
+        (y, noisy(-0.1), {}, "noise level is -0.1"),
+        (y, noisy(math.nan), {}, "noise level is nan"),
+        (y, operator, {"batch_size": 0}, "batch_size is 0"),
+        (y, operator, {"samples": 1.5}, "samples is 1.5"),
+        (y, operator, {"seed": 1.5}, "seed is 1.5"),
+        (y, operator, {"init": y * math.nan}, "init has 256"),
+        (y, operator, {"init": y[..., :12, :12]}, "do not fit"),
+        (y, operator, {"init": y.repeat(2, 1, 1, 1)}, "do not fit"),
     ]
     for measurement, physics, kwargs, word in cases:
         with pytest.raises(ValueError, match=word) as info:
             restore.solve(measurement, physics, untouched, "mmps", **kwargs)
         assert "\n" not in str(info.value)
+
+
+def test_things_of_another_kind_are_refused(blurred):
+    prior, operator, y, _ = blurred
+    for arguments, word in (
+        ((y.numpy(), operator, prior), "a ndarray, expected a torch tensor"),
+        ((y, "blur", prior), "a str, expected a deepinv physics"),
+        ((y, operator, None), "the prior is None"),
+        ((y, operator, prior, None), "the solver is None"),
+        ((y, operator, prior, MMPS), "the class MMPS"),
+    ):
+        with pytest.raises(TypeError, match=word):
+            restore.solve(*arguments)
+
+
+def test_an_operator_without_adjoint_is_told_apart_from_a_bad_measurement(blurred):
+    prior, _, y, _ = blurred
+    squared = deepinv.physics.Physics(A=lambda x, **kw: x**2)
+    with pytest.raises(ValueError, match="needs a linear operator"):
+        restore.solve(y, squared, prior, "mmps")
+    with pytest.raises(ValueError, match="give init"):
+        restore.solve(y, squared, prior, REDDiff(steps=3))
 
 
 def test_an_operator_the_solver_cannot_use_is_refused_with_one_that_can(blurred):
