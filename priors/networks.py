@@ -57,7 +57,18 @@ class NoisePredictor(Denoiser):
         height, width = x.shape[-2:]
         padded = _pad_by_reflection(x.to(dtype), _grown(height), _grown(width))
         level = per_image(sigma, padded).flatten().expand(x.shape[0])
-        return self.net(padded, level)[..., :height, :width]
+        return self._predict(padded, level)[..., :height, :width]
+
+    def _predict(self, x: Tensor, level: Tensor) -> Tensor:
+        """Run the network, image by image on the CPU.
+
+        There a convolution chooses its algorithm by the size of the batch, and the last bit of a
+        pixel with it; a sampler makes visible differences of such bits. One by one costs nothing
+        and gives an image the same bits in every batch. Training takes the batch as one.
+        """
+        if self.training or x.device.type != "cpu" or len(x) == 1:
+            return self.net(x, level)
+        return torch.cat([self.net(*one) for one in zip(x.split(1), level.split(1), strict=True)])
 
 
 def _grown(size: int) -> int:

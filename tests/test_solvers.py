@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import operators
+import priors
 import restore
 from operators.linalg import dot
 from priors import Dirac, Gaussian, GaussianMixture
@@ -80,6 +81,27 @@ def test_samples_do_not_depend_on_the_batch_around_them(name, blurred):
     eight = solver(y, operator, prior, samples=8, seed=0).samples
     torch.testing.assert_close(eight[3], four[3], rtol=0, atol=1e-5)
     assert not torch.equal(solver(y, operator, prior, samples=1, seed=1).samples[0], four[0])
+
+
+@pytest.mark.parametrize("spec", ["blur:sigma=2", "mask:keep=0.3", "downsample:factor=2"])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_network_gives_the_same_image_in_every_batch(spec, seed):
+    """In float32, with the shipped network, where rounding has the most to say."""
+    truth = torch.rand((1, 3, 6, 5), generator=torch.Generator().manual_seed(1))
+    truth = torch.nn.functional.interpolate(truth, scale_factor=8, mode="bicubic").clamp(0, 1)
+    operator = operators.parse(spec, truth.shape[1:], noise=0.02)
+    y = operators.measure(operator, truth, seed=2)
+    prior = priors.load("natural")
+
+    def samples(batch_size):
+        found = restore.solve(
+            y, operator, prior, MomentLadder(), samples=4, seed=seed, batch_size=batch_size
+        )
+        return found.samples
+
+    four = samples(4)
+    for batch_size in (1, 2):
+        torch.testing.assert_close(samples(batch_size), four, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CHEAP)
