@@ -134,8 +134,8 @@ class Solver:
                 )
                 estimate, failed = self._run(problem, bar, callback)
                 kept.append(estimate.reshape(s, batch, *x.shape[1:]))
-                diverged_at = diverged_at if failed is None else failed
-                if diverged_at is not None:
+                if failed is not None:
+                    diverged_at = failed
                     break
         drawn = torch.cat(kept)
         misfit = _misfit(drawn, y, operator, observed, sigma)

@@ -519,6 +519,26 @@ def test_red_diff_weightings_are_those_of_its_code():
         torch.testing.assert_close(WEIGHTINGS[name](s), torch.tensor(values, dtype=F64))
 
 
+def test_red_diff_keeps_samples_and_images_apart(blurred):
+    """Random times are each sample's own, and a mean is over one image's own measurements."""
+    prior, operator, y, _ = blurred
+    solver = REDDiff(steps=8, order="random", optimiser="sgd")
+    four = solver(y, operator, prior, samples=4, batch_size=4).samples
+    one = solver(y, operator, prior, samples=4, batch_size=1).samples
+    torch.testing.assert_close(one, four, rtol=0, atol=1e-4)
+    masks = torch.ones((2, 1, 16, 16), dtype=F64)
+    masks[1, :, ::2] = 0
+    noise = operators.GaussianNoise(0.05)
+
+    def physics(mask):
+        return deepinv.physics.Inpainting((1, 16, 16), mask=mask, noise_model=noise).to(F64)
+
+    pair = torch.cat([y, y]) * masks
+    together = REDDiff(steps=8)(pair, physics(masks), prior).samples[0, 1:]
+    alone = REDDiff(steps=8)(pair[1:], physics(masks[1:]), prior).samples[0]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
 # -- DiffPIR and DPS: known answers -------------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ With the linear weighting the gradient of the prior term, `lambda_t (eps_hat - e
 `lambda (mu - D)`: regularisation by denoising with a randomly noised input. No Jacobian of the
 network is needed. The result is one point; seeds differ by optimiser noise, not by a posterior.
 
-Both terms are means over their entries, as in the paper's code; `reduction="sum"` is for theory.
+Both terms are means over their entries, as in the paper's code, the data term over what is
+measured; `reduction="sum"` is for theory.
 Constants are those of images in [-1, 1]; levels and learning rate are scaled to the prior's range.
 The code returns the image before its last update; this returns the last one.
 
@@ -95,34 +96,37 @@ class REDDiff(Solver):
         schedule = DDPM()
         mu = problem.first_guess().clone()
         optimiser = self._optimiser(mu, problem.scale)
-        measured = float(problem.observed.expand_as(problem.y).sum()) / len(problem.y)
-        per_image = self.reduction == "mean"
-        v = 1 / max(measured, 1.0) if per_image else 1.0
-        w = 1 / problem.pixels if per_image else 1.0
+        ones = [1] * (mu.ndim - 1)
+        v = w = torch.ones((1, *ones), dtype=mu.dtype, device=mu.device)
+        if self.reduction == "mean":
+            measured = problem.observed.expand_as(problem.y).flatten(1).sum(1)
+            v, w = v / measured.clamp_min(1).reshape(-1, *ones), w / problem.pixels
         for t in self._times(problem, schedule.steps):
             # noise the estimate: in VE variables x_t / alpha_t = mu + s eps
-            s = schedule.level(t) * problem.scale
+            level = schedule.level(t).to(mu).expand(len(mu))
+            s = level * problem.scale
             x_0 = mu + self.sigma_x0 * problem.scale * problem.noise() if self.sigma_x0 else mu
             eps = problem.noise()
-            D = problem.denoise(x_0 + s.item() * eps, s.item())
+            D = problem.denoise(x_0 + s.reshape(-1, *ones) * eps, s)
             # gradient: data term + lambda_t (eps_hat - eps), eps_hat = (x_t - alpha_t D) / sigma_t
-            level = schedule.level(t)
-            lam_t = self.lam * WEIGHTINGS[self.weighting](level).item() / level.item()
+            lam_t = self.lam * (WEIGHTINGS[self.weighting](level) / level).reshape(-1, *ones)
             optimiser.zero_grad()
             mu.grad = v * problem.data_gradient(x_0) + w * lam_t * (x_0 - D)
             optimiser.step()
             yield mu.clone()
 
-    def _times(self, problem: Problem, available: int) -> list[int]:
+    def _times(self, problem: Problem, available: int) -> Iterator[Tensor]:
+        """Yield the time of every step: one for all images, or each sample's own random ones."""
+        if self.order == "random":
+            images = len(problem.y) // len(problem.streams)
+            for _ in range(self.steps):
+                own = [torch.randint(available, (1,), generator=g) for g in problem.streams]
+                yield torch.cat(own).repeat_interleave(images)
+            return
         stride = max(1, available // self.steps)
         grid = list(range(0, available, stride))[: self.steps][::-1]
-        grid = [
-            grid[i * len(grid) // self.steps] for i in range(self.steps)
-        ]  # more steps than levels
-        if self.order == "descending":
-            return grid
-        pick = torch.randint(available, (self.steps,), generator=problem.streams[0])
-        return pick.tolist()
+        for i in range(self.steps):  # more steps than levels repeat levels
+            yield torch.tensor(grid[i * len(grid) // self.steps])
 
     def _optimiser(self, mu: Tensor, scale: float) -> torch.optim.Optimizer:
         # Adam's step has the units of the image; a gradient step scales by itself
