@@ -6,21 +6,32 @@ from .compressed_sensing import compressed_sensing as compressed_sensing
 from .ct import ct as ct
 from .denoise import denoise as denoise
 from .downsample import downsample as downsample
+from .linalg import ConvergenceWarning as ConvergenceWarning
 from .mask import mask as mask
 from .mri import birdcage as birdcage
 from .mri import mri as mri
 from .noise import GaussianNoise as GaussianNoise
+from .noise import PoissonNoise as PoissonNoise
+from .noise import RicianNoise as RicianNoise
+from .noise import TransmissionNoise as TransmissionNoise
 from .noise import measure as measure
 from .noise import noise_sigma as noise_sigma
 from .parse import available as available
 from .parse import image_shape_from as image_shape_from
 from .parse import parse as parse
 from .spectral import decolorise as decolorise
+from .svd import SVD as SVD
+from .svd import svd as svd
 
 __all__ = [
+    "SVD",
+    "ConvergenceWarning",
     "GaussianNoise",
+    "PoissonNoise",
     "Report",
+    "RicianNoise",
     "Row",
+    "TransmissionNoise",
     "available",
     "birdcage",
     "blur",
@@ -36,4 +47,5 @@ __all__ = [
     "mri",
     "noise_sigma",
     "parse",
+    "svd",
 ]

@@ -1,9 +1,13 @@
-"""Kernels and masks from a file: one plane of numbers."""
+"""Files: kernels and masks as one plane of numbers, tensors as safetensors."""
 
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -64,3 +68,19 @@ def _single_plane(array: np.ndarray, file: Path) -> np.ndarray:
     if (planes != planes[..., :1]).any():
         raise ValueError(f"'{file}' is in colour, expected one grey plane; convert it first.")
     return planes[..., 0]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file so that it is either whole or absent."""
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(plain, temporary, dict(metadata or {}))
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

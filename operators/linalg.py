@@ -5,6 +5,7 @@ its result does not depend on its neighbours (but for rounding, which an ill-con
 amplify up to the tolerance). deepinv's solvers stop a batch as one.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,8 +32,18 @@ def _scale(factor: Tensor, x: Tensor) -> Tensor:
     return factor.reshape(-1, *[1] * (x.ndim - 1)) * x
 
 
+class ConvergenceWarning(RuntimeWarning):
+    """An iterative inverse stopped before it reached its tolerance."""
+
+
 def conjugate_gradient(
-    matvec: Map, b: Tensor, *, x0: Tensor | None = None, tol: float = 1e-6, max_iter: int = 100
+    matvec: Map,
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 100,
+    warn: bool = False,
 ) -> Tensor:
     """Solve `K x = b` for symmetric positive definite `K` (Hestenes and Stiefel, 1952).
 
@@ -43,6 +54,7 @@ def conjugate_gradient(
         tol: an image stops when `|b - K x| <= tol |b|`.
         max_iter: most applications of `K` after the start; an image that has not converged by then
             is returned as it stands.
+        warn: say so with a `ConvergenceWarning`.
 
     Returns:
         `x`, same shape as `b`.
@@ -60,6 +72,14 @@ def conjugate_gradient(
         x, r = x + step * p, r - step * q
         rho, previous = dot(r, r), rho
         p = r + _ratio(rho, previous) * p
+    if warn and bool((late := rho > goal).any()):
+        worst = (rho / dot(b, b))[late].sqrt().max()
+        warnings.warn(
+            f"{int(late.sum())} of {len(b)} images did not reach the tolerance {tol:g} in "
+            f"{max_iter} iterations (worst residual {worst:.1e}); raise max_iter or tol.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     return x
 
 

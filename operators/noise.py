@@ -61,6 +61,85 @@ class GaussianNoise(DeepinvGaussianNoise):
         return torch.stack(draws).to(input)
 
 
+class _Private(NoiseModel):
+    """Noise drawn image by image in float64 from a generator of its own."""
+
+    rng: torch.Generator
+
+    def __init__(self, rng: torch.Generator | None) -> None:
+        super().__init__(rng=rng or torch.Generator().manual_seed(0))
+
+    def draw(self, z: Tensor, rng: torch.Generator) -> Tensor:
+        """Measure one clean measurement `z` `(...)` in float64 on the processor."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *_: Any, seed: int | None = None, **__: Any) -> Tensor:
+        """Add noise to clean measurements `(B, ...)`; `seed` restarts the generator."""
+        if seed is not None:
+            self.rng_manual_seed(seed)
+        return torch.stack([self.draw(z.double().cpu(), self.rng) for z in x]).to(x)
+
+
+class PoissonNoise(_Private):
+    """Counting: `y = N / counts` with `N ~ Poisson(counts z)`.
+
+    Args:
+        counts: expected number of counts where the clean measurement `z` is 1.
+        rng: the generator; a fresh one with seed 0 when None.
+    """
+
+    def __init__(self, counts: float, rng: torch.Generator | None = None) -> None:
+        super().__init__(rng)
+        self.counts = number("counts", counts, above=0, do="give expected counts at value 1")
+
+    def draw(self, z: Tensor, rng: torch.Generator) -> Tensor:
+        """Count; a rate below zero, which only rounding produces, counts nothing."""
+        return torch.poisson((self.counts * z).clamp(min=0), generator=rng) / self.counts
+
+
+class TransmissionNoise(_Private):
+    """Photons that came through: `y = log(photons / N) / depth`.
+
+    `N ~ Poisson(photons exp(-depth z))` for a clean measurement `z`, such as a line integral.
+    A ray through which no photon came is given half a photon, the usual continuity correction.
+
+    Args:
+        photons: photons that leave the source towards each detector bin.
+        depth: optical depth of a clean measurement `z` of 1.
+        rng: the generator; a fresh one with seed 0 when None.
+    """
+
+    def __init__(
+        self, photons: float, depth: float = 1.0, rng: torch.Generator | None = None
+    ) -> None:
+        super().__init__(rng)
+        self.photons = number("photons", photons, above=0, do="give photons in a detector bin")
+        self.depth = number("depth", depth, above=0, do="give the optical depth of value 1")
+
+    def draw(self, z: Tensor, rng: torch.Generator) -> Tensor:
+        """Count and take the logarithm."""
+        seen = torch.poisson(self.photons * torch.exp(-self.depth * z), generator=rng)
+        return torch.log(self.photons / seen.clamp(min=0.5)) / self.depth
+
+
+class RicianNoise(_Private):
+    """Magnitude of a complex value with Gaussian noise: `y = |z + n_1 + i n_2|`.
+
+    Args:
+        sigma: standard deviation of each part, in the units of the measurement.
+        rng: the generator; a fresh one with seed 0 when None.
+    """
+
+    def __init__(self, sigma: float, rng: torch.Generator | None = None) -> None:
+        super().__init__(rng)
+        self.sigma = number("sigma", sigma, low=0, do="give a standard deviation")
+
+    def draw(self, z: Tensor, rng: torch.Generator) -> Tensor:
+        """Take the magnitude."""
+        n = torch.randn((2, *z.shape), generator=rng, dtype=z.dtype)
+        return torch.hypot(z + self.sigma * n[0], self.sigma * n[1])
+
+
 def noise_model(noise: float) -> NoiseModel:
     """The noise of a constructor: Gaussian of standard deviation `noise`, none for 0.
 
@@ -109,7 +188,8 @@ def measure(physics: Physics, x: Tensor, *, seed: int) -> Tensor:
     if isinstance(model, ZeroNoise) or not isinstance(model, NoiseModel):
         with _forked(seed):
             return physics(x)
-    kept, device = model.rng, "cpu" if isinstance(model, GaussianNoise) else x.device
+    ours = isinstance(model, GaussianNoise | _Private)
+    kept, device = model.rng, "cpu" if ours else x.device
     model.rng = torch.Generator(device).manual_seed(whole("seed", seed, low=0, do="choose another"))
     try:
         with _forked(seed):

@@ -14,7 +14,7 @@ Mixed in before a deepinv class, `Repaired` changes nothing in what `A` and `A_a
 # pyright: reportIncompatibleMethodOverride=false
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from deepinv.physics import LinearPhysics
@@ -24,7 +24,14 @@ from .linalg import conjugate_gradient
 
 
 class Repaired(LinearPhysics):
-    """Mixin: `class Mine(Repaired, deepinv.physics.Blur)`."""
+    """Mixin: `class Mine(Repaired, deepinv.physics.Blur)`.
+
+    Attributes:
+        dagger_tolerance: what `restore check` demands of `|A A_dagger A x - A x| / |A x|`; None
+            for an approximate inverse.
+    """
+
+    dagger_tolerance: ClassVar[float | None] = 1e-2
 
     def A_dagger(
         self, y: Tensor, *, tol: float = 1e-6, max_iter: int = 200, **parameters: Any
@@ -34,7 +41,8 @@ class Repaired(LinearPhysics):
         Args:
             y: measurements `(B, ...)`.
             tol: relative residual of the normal equations at which an image stops.
-            max_iter: most applications of `A^T A`.
+            max_iter: most applications of `A^T A`; an image that needs more is returned as it
+                stands, with a `ConvergenceWarning`.
             **parameters: new operator parameters (a mask, a filter), kept as deepinv keeps them.
 
         Returns:
@@ -42,7 +50,11 @@ class Repaired(LinearPhysics):
         """
         self.update_parameters(**parameters)
         return conjugate_gradient(
-            lambda x: self.A_adjoint(self.A(x)), self.A_adjoint(y), tol=tol, max_iter=max_iter
+            lambda x: self.A_adjoint(self.A(x)),
+            self.A_adjoint(y),
+            tol=tol,
+            max_iter=max_iter,
+            warn=True,
         )
 
     def prox_l2(
@@ -62,7 +74,8 @@ class Repaired(LinearPhysics):
             y: measurements `(B, ...)`.
             gamma: weight of the data, one number or one per image `(B,)`.
             tol: relative residual of the normal equations at which an image stops.
-            max_iter: most applications of `A^T A`.
+            max_iter: most applications of `A^T A`; an image that needs more is returned as it
+                stands, with a `ConvergenceWarning`.
             **parameters: new operator parameters, kept as deepinv keeps them.
 
         Returns:
@@ -76,6 +89,7 @@ class Repaired(LinearPhysics):
             x0=z,
             tol=tol,
             max_iter=max_iter,
+            warn=True,
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -6,27 +6,35 @@ from difflib import get_close_matches
 
 import torch
 
+SHAPES = {2: "(C, H, W)", 3: "(C, D, H, W)"}
+
 
 def image_size(
-    image_shape: Sequence[int], *, channels: int | None = None, hint: str = ""
-) -> tuple[int, int, int]:
+    image_shape: Sequence[int],
+    *,
+    channels: int | None = None,
+    dims: Sequence[int] = (2,),
+    hint: str = "",
+) -> tuple[int, ...]:
     """Check the shape of one clean image.
 
     Args:
-        image_shape: `(C, H, W)`.
+        image_shape: `(C, *spatial)`.
         channels: the only number of channels that will do, or None.
+        dims: how many spatial dimensions will do.
         hint: what to do when the number of channels is wrong.
 
     Returns:
-        `(C, H, W)` as plain integers.
+        `(C, *spatial)` as plain integers.
 
     Raises:
-        ValueError: not three positive whole numbers, or the wrong number of channels.
+        ValueError: not so many positive whole numbers, or the wrong number of channels.
     """
     shape = tuple(image_shape)
-    if len(shape) != 3 or not all(_whole(n) and n > 0 for n in shape):
+    if len(shape) - 1 not in dims or not all(_whole(n) and n > 0 for n in shape):
+        expected = " or ".join(SHAPES[d] for d in dims)
         raise ValueError(
-            f"image_shape is {shape}, expected (C, H, W) of one image in positive whole numbers; "
+            f"image_shape is {shape}, expected {expected} of one image in positive whole numbers; "
             "leave the batch dimension out."
         )
     if channels is not None and shape[0] != channels:
@@ -34,7 +42,7 @@ def image_size(
             f"the image has {shape[0]} channel{'s' if shape[0] != 1 else ''}, expected "
             f"{channels}; {hint or 'convert the image first'}."
         )
-    return int(shape[0]), int(shape[1]), int(shape[2])
+    return tuple(int(n) for n in shape)
 
 
 def number(

@@ -22,6 +22,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from operators.transforms import hartley
 from priors.denoiser import Card, Denoiser, per_image
 
 
@@ -42,8 +43,7 @@ class Hartley:
 
     def analyse(self, x: Tensor) -> Tensor:
         """Return `Re F x - Im F x`, which is its own inverse."""
-        f = torch.fft.fftn(x, dim=tuple(range(2, x.ndim)), norm="ortho")
-        return f.real - f.imag
+        return hartley(x, range(2, x.ndim))
 
     synthesise = analyse
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from priors.weights import write_tensors
+from operators.files import write_tensors
 
 Sampler = Callable[[torch.Generator], Tensor]
 """Draws clean images `(B, C, H, W)` in [0, 1] from a generator."""

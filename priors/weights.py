@@ -7,10 +7,7 @@ few numbers that rebuild the rest (widths, blocks, handover, power law). What a 
 
 import hashlib
 import json
-import os
-import tempfile
 import tomllib
-from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
@@ -18,9 +15,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from operators.files import write_tensors
 from priors.denoiser import Card, Denoiser
 from priors.networks import Handover, NoisePredictor
 from priors.powerlaw import PowerLaw, PowerLawDenoiser
@@ -96,22 +93,6 @@ def save_network(
     }
     tensors = {k: v.detach().half() for k, v in network.net.state_dict().items()}
     write_tensors(Path(path), tensors, {"restore": json.dumps(rebuild)})
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file so that it is either whole or absent."""
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(plain, temporary, dict(metadata or {}))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def sha256(path: Path) -> str:

@@ -108,7 +108,7 @@ class Result:
         Raises:
             FileExistsError: when the file exists and `overwrite` is not set.
         """
-        from priors.weights import write_tensors
+        from operators.files import write_tensors
 
         path = Path(path)
         if path.exists() and not overwrite:

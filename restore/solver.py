@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from operators import noise_sigma
+from operators.svd import has_svd
 from priors import Denoiser
 from restore.problem import Count, Problem, gaussian_sigma, observed_rows, stream
 from restore.result import Cost, Result, judge, provenance
@@ -47,7 +48,8 @@ class Solver:
     Class attributes, shown by `restore solvers` and checked before the first network call:
         name: the word users type.
         paper: authors, title, year.
-        requires: any of "linear" (an adjoint is needed), "gaussian" (noise), "noise" (sigma_y > 0).
+        requires: any of "linear" (an adjoint is needed), "svd" (a fast singular value
+            decomposition), "gaussian" (noise), "noise" (sigma_y > 0).
         cost: network calls a sample, in words.
         posterior: what the spread of its samples is.
     """
@@ -188,6 +190,8 @@ class Solver:
         """Say what the operator lacks for this solver, or None."""
         if "linear" in cls.requires and not isinstance(operator, LinearPhysics):
             return "a linear operator"
+        if "svd" in cls.requires and not has_svd(operator):
+            return "an operator with a fast singular value decomposition"
         if "gaussian" in cls.requires or "noise" in cls.requires:
             try:
                 sigma = torch.as_tensor(noise_sigma(operator))

@@ -296,3 +296,12 @@ def test_proximal_ignores_neighbours():
         alone = torch.cat([proximal(physics, *part, tol=tol) for part in parts])
         found = proximal(physics, z, y, rho, tol=tol)
         torch.testing.assert_close(found, alone, rtol=0, atol=difference)
+
+
+def test_an_inverse_that_stops_early_says_so():
+    physics = operators.blur((1, 16, 16), sigma=1.0, boundary="valid").to(torch.float64)
+    y = physics.A(torch.rand(2, 1, 16, 16, dtype=torch.float64))
+    with pytest.warns(operators.ConvergenceWarning, match="2 of 2 images .* tolerance 1e-06 in 2 "):
+        conjugate_gradient(
+            lambda x: physics.A_adjoint(physics.A(x)), physics.A_adjoint(y), max_iter=2, warn=True
+        )

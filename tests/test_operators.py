@@ -465,7 +465,7 @@ def test_bad_noise_is_refused(noise):
         operators.denoise((1, 8, 8), noise=noise)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (1, 0, 8), (1, 8, 8.5), (2, 1, 8, 8)])
+@pytest.mark.parametrize("shape", [(8, 8), (1, 0, 8), (1, 8, 8.5), (2, 1, 1, 8, 8)])
 @pytest.mark.parametrize("name", ["denoise", "blur", "mask", "downsample", "ct"])
 def test_bad_shapes_are_refused(name, shape):
     with pytest.raises(ValueError, match="expected"):
