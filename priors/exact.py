@@ -15,76 +15,21 @@ samples and posteriors are computed on the CPU.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
-from deepinv.physics import LinearPhysics
+from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
-from operators.transforms import hartley
+from priors.bases import Basis, Dense, Hartley
 from priors.denoiser import Card, Denoiser, per_image
-
-
-class Basis(Protocol):
-    """An orthonormal change of variables on images `(B, C, *spatial)`."""
-
-    def analyse(self, x: Tensor, /) -> Tensor:
-        """Return the coefficients `B^T x`."""
-        ...
-
-    def synthesise(self, c: Tensor, /) -> Tensor:
-        """Return the image `B c`."""
-        ...
-
-
-class Hartley:
-    """The real Fourier basis of periodic images; diagonalises stationary covariances."""
-
-    def analyse(self, x: Tensor) -> Tensor:
-        """Return `Re F x - Im F x`, which is its own inverse."""
-        return hartley(x, range(2, x.ndim))
-
-    synthesise = analyse
-
-
-class Cosine:
-    """The DCT-II basis: stationary statistics with mirrored borders, which suits photographs."""
-
-    def analyse(self, x: Tensor) -> Tensor:
-        """Transform along every spatial axis."""
-        for axis in range(2, x.ndim):
-            x = (x.movedim(axis, -1) @ _dct(x.shape[axis], x).T).movedim(-1, axis)
-        return x
-
-    def synthesise(self, c: Tensor) -> Tensor:
-        """Transform back along every spatial axis."""
-        for axis in range(2, c.ndim):
-            c = (c.movedim(axis, -1) @ _dct(c.shape[axis], c)).movedim(-1, axis)
-        return c
-
-
-class Dense:
-    """Any orthonormal basis, as the columns of a matrix `(n, n)`."""
-
-    def __init__(self, columns: Tensor) -> None:
-        self.columns = columns
-
-    def analyse(self, x: Tensor) -> Tensor:
-        """Multiply by the transposed matrix."""
-        return (x.flatten(1) @ self.columns.to(x)).reshape(x.shape)
-
-    def synthesise(self, c: Tensor) -> Tensor:
-        """Multiply by the matrix."""
-        return (c.flatten(1) @ self.columns.to(c).T).reshape(c.shape)
-
-
-def _dct(size: int, like: Tensor) -> Tensor:
-    """Orthonormal DCT-II matrix; rows are frequencies."""
-    grid = torch.arange(size, dtype=torch.float64, device=like.device)
-    matrix = torch.cos(math.pi / size * torch.outer(grid, grid + 0.5)) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(like.dtype)
+from priors.posteriors import (
+    DiracPosterior,
+    GaussianPosterior,
+    MixturePosterior,
+    sample_mixture,
+)
 
 
 class Gaussian(Denoiser):
@@ -193,69 +138,6 @@ class Gaussian(Denoiser):
         return GaussianPosterior(self, y, operator, sigma_y)
 
 
-class GaussianPosterior:
-    """`p(x_0 | y)` for a Gaussian prior, by dense algebra: for images of some thousand pixels.
-
-    Args:
-        prior: the Gaussian.
-        y: one measurement `(1, ...)`.
-        operator: linear physics in float64.
-        sigma_y: noise std; 0 asks for the limit of vanishing noise.
-
-    Attributes:
-        mean: posterior mean `(C, *spatial)`.
-        std: posterior standard deviation `(C, *spatial)`.
-        matrix: the operator `A`, `(m, n)`.
-        gain: `K`, `(n, m)`.
-
-    Raises:
-        ValueError: for several measurements, or noise below zero.
-    """
-
-    def __init__(self, prior: Gaussian, y: Tensor, operator: LinearPhysics, sigma_y: float) -> None:
-        if len(y) != 1 or not sigma_y >= 0:
-            raise ValueError(
-                f"an exact posterior takes one measurement and sigma_y >= 0, found {len(y)} and "
-                f"sigma_y={sigma_y}; ask for one at a time."
-            )
-        self.prior, self.y, self.operator, self.sigma_y = prior, y.double(), operator, sigma_y
-        shape = prior.mean.shape
-        n = prior.mean.numel()
-        self.matrix = _matrix(operator, shape)
-        rows = self.matrix.reshape(-1, *shape)
-        self.cross = prior.covariance(rows).reshape(-1, n).T  # C A^T
-        noise = sigma_y**2 * torch.eye(len(rows), dtype=torch.float64)
-        evidence = self.matrix @ self.cross + noise
-        if sigma_y == 0:
-            self.gain = self.cross @ torch.linalg.pinv(evidence, hermitian=True)
-            self.factor = None
-        else:
-            self.factor = torch.linalg.cholesky(evidence)
-            self.gain = torch.cholesky_solve(self.cross.T, self.factor).T
-        self.residual = self.y.flatten() - self.matrix @ prior.mean.flatten()
-        self.mean = prior.mean + (self.gain @ self.residual).reshape(shape)
-        unit = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
-        variance = prior.covariance(unit).reshape(n, n).diagonal()
-        variance = variance - (self.gain * self.cross).sum(1)
-        self.std = variance.clamp_min(0).sqrt().reshape(shape)
-
-    @property
-    def log_evidence(self) -> float:
-        """`log p(y)`, for the weights of a mixture; needs `sigma_y > 0`."""
-        if self.factor is None:
-            raise ValueError("a noiseless measurement has no finite evidence; use sigma_y > 0.")
-        white = torch.linalg.solve_triangular(self.factor, self.residual[:, None], upper=False)
-        log_det = 2 * self.factor.diagonal().log().sum() + len(white) * math.log(2 * math.pi)
-        return float(-0.5 * (white.square().sum() + log_det))
-
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `(count, C, *spatial)` by Matheron's rule: move prior draws onto the measurement."""
-        x = self.prior.sample(count, generator)
-        noise = torch.randn((count, len(self.matrix)), generator=generator, dtype=torch.float64)
-        misfit = self.y.flatten() - x.flatten(1) @ self.matrix.T - self.sigma_y * noise
-        return x + (misfit @ self.gain.T).reshape(x.shape)
-
-
 class GaussianMixture(Denoiser):
     """A mixture of Gaussian priors on images of one shape.
 
@@ -300,7 +182,7 @@ class GaussianMixture(Denoiser):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw `(count, C, *spatial)` clean images, float64."""
-        return _sample_mixture(self.log_weights.exp(), self._gaussians, count, generator)
+        return sample_mixture(self.log_weights.exp(), self._gaussians, count, generator)
 
     def posterior(self, y: Tensor, operator: LinearPhysics, sigma_y: float) -> "MixturePosterior":
         """Exact posterior of one measurement `y` `(1, ...)`; needs `sigma_y > 0`."""
@@ -313,71 +195,71 @@ class GaussianMixture(Denoiser):
         return cast(Sequence[Gaussian], self.components)
 
 
-class Dirac(GaussianMixture):
+class Dirac(Denoiser):
     """Point masses at known images: the prior of a data set, or of one image.
 
     Args:
         atoms: `(K, C, *spatial)`.
         weights: K numbers > 0, equal by default.
+
+    Raises:
+        ValueError: no atoms, or other than K weights > 0.
     """
+
+    atoms: Tensor
+    log_weights: Tensor
 
     def __init__(self, atoms: Tensor, weights: Sequence[float] | None = None) -> None:
-        points = [Gaussian(a, Hartley(), torch.zeros_like(a)) for a in atoms]
-        super().__init__([1.0] * len(atoms) if weights is None else weights, points)
-        self.card = replace(self.card, name="dirac", description="point masses at known images")
+        w = torch.ones(len(atoms)) if weights is None else torch.tensor(list(weights))
+        if len(w) != len(atoms) or len(w) == 0 or not bool((w > 0).all()):
+            raise ValueError(
+                f"point masses need as many weights > 0 as atoms, found {len(w)} weights and "
+                f"{len(atoms)} atoms."
+            )
+        shape = tuple(atoms.shape[1:])
+        super().__init__(
+            Card(
+                name="dirac",
+                channels=shape[0],
+                spatial_dims=len(shape) - 1,
+                image_shape=shape,
+                exact=True,
+                description="point masses at known images",
+            )
+        )
+        self.register_buffer("atoms", atoms.double())
+        self.register_buffer("log_weights", (w.double() / w.double().sum()).log())
 
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """Return `E[x_0 | x]`; see `Denoiser.forward`."""
+        share = self.responsibilities(x, sigma)
+        return (share.T @ self.atoms.to(x).flatten(1)).reshape(x.shape)
 
-@dataclass(frozen=True)
-class MixturePosterior:
-    """`p(x_0 | y)` for a mixture prior: again a mixture.
-
-    Attributes:
-        weights: posterior probability `(K,)` of each component.
-        components: posterior of each component.
-    """
-
-    weights: Tensor
-    components: list[GaussianPosterior]
-
-    @property
-    def mean(self) -> Tensor:
-        """Posterior mean `(C, *spatial)`."""
-        means = torch.stack([p.mean for p in self.components])
-        return torch.einsum("k,k...->...", self.weights, means)
-
-    @property
-    def std(self) -> Tensor:
-        """Posterior standard deviation `(C, *spatial)`, between and within components."""
-        mean = self.mean
-        spread = torch.stack([p.std.square() + (p.mean - mean).square() for p in self.components])
-        return torch.einsum("k,k...->...", self.weights, spread).sqrt()
+    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Probability `(K, B)` of each atom given the noisy images."""
+        apart = self.atoms.to(x).flatten(1)[:, None] - x.flatten(1)[None]
+        energy = apart.square().sum(2) / per_image(sigma, x).flatten().square()
+        return torch.softmax(self.log_weights.to(x)[:, None] - energy / 2, dim=0)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `(count, C, *spatial)`."""
-        return _sample_mixture(self.weights, self.components, count, generator)
+        """Draw `(count, C, *spatial)` clean images, float64."""
+        return DiracPosterior(self.log_weights.exp(), self.atoms).sample(count, generator)
 
+    def posterior(self, y: Tensor, operator: Physics, sigma_y: float) -> DiracPosterior:
+        """Exact posterior of one measurement `y` `(1, ...)` with Gaussian noise, any operator.
 
-def _sample_mixture(
-    weights: Tensor,
-    components: Sequence[Gaussian] | Sequence[GaussianPosterior],
-    count: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Choose components, then draw each its share, in the order chosen."""
-    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
-    shape = components[0].mean.shape
-    out = torch.empty((count, *shape), dtype=torch.float64)
-    for k, component in enumerate(components):
-        where = chosen == k
-        if bool(where.any()):
-            out[where] = component.sample(int(where.sum()), generator)
-    return out
+        Raises:
+            ValueError: several measurements, or `sigma_y` not above zero.
+        """
+        if len(y) != 1 or not sigma_y > 0:
+            raise ValueError(
+                f"point masses need one measurement and sigma_y > 0, found {len(y)} and "
+                f"sigma_y={sigma_y}; without noise the evidence is not finite."
+            )
+        with torch.no_grad():
+            apart = (operator.A(self.atoms) - y.double()).flatten(1)
+        return self.reweighted(-apart.square().sum(1) / (2 * sigma_y**2))
 
-
-def _matrix(operator: LinearPhysics, shape: torch.Size, chunk: int = 512) -> Tensor:
-    """The operator as a dense matrix `(m, n)`, float64."""
-    n = math.prod(shape)
-    unit = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
-    with torch.no_grad():
-        columns = [operator.A(part).flatten(1) for part in unit.split(chunk)]
-    return torch.cat(columns).T.contiguous()
+    def reweighted(self, log_likelihood: Tensor) -> DiracPosterior:
+        """Posterior for any noise, given `log p(y | atom)` `(K,)` up to a constant."""
+        return DiracPosterior(torch.softmax(self.log_weights + log_likelihood, 0), self.atoms)

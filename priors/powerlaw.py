@@ -12,8 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from priors.bases import Cosine
 from priors.denoiser import Card, Denoiser
-from priors.exact import Cosine, Gaussian
+from priors.exact import Gaussian
 
 
 @dataclass(frozen=True)

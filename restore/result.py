@@ -16,6 +16,8 @@ from priors import Denoiser
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from restore.calibration import Calibration
+
 Status = Literal["ok", "diverged", "inconsistent with data"]
 
 _INCONSISTENT = 2.0  # residual power, in noise powers, above which a sample does not explain y
@@ -76,18 +78,30 @@ class Result:
             return torch.zeros_like(self.samples[0])
         return self.samples.std(0)
 
-    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+    def interval(
+        self, level: float = 0.9, *, calibration: "Calibration | None" = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the central interval that holds `level` of the samples, pixel by pixel.
 
         Args:
             level: in (0, 1).
+            calibration: stretches the interval so that it covers what it promises; see
+                `restore.calibration`. Its own level must be the one asked for.
 
         Returns:
             Lower and upper bounds `(B, C, *spatial)`.
 
         Raises:
-            ValueError: for a level outside (0, 1), or fewer samples than the level can tell apart.
+            ValueError: for a level outside (0, 1), fewer samples than the level can tell apart, or
+                a calibration for something else.
         """
+        if calibration is not None:
+            if calibration.level != level:
+                raise ValueError(
+                    f"the calibration is for {calibration.level:.0%} intervals, not {level:.0%}; "
+                    f"ask for level={calibration.level}."
+                )
+            return calibration.interval(self)
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, found {level}.")
         needed = round(2 / (1 - level))

@@ -12,7 +12,7 @@ from scipy.fft import dctn, idctn
 
 import operators
 from priors import Dirac, Gaussian, GaussianMixture
-from priors.exact import Cosine, Dense, Hartley
+from priors.bases import Cosine, Dense, Hartley
 
 F64 = torch.float64
 SIZES = [(8,), (1,), (4, 5), (7, 1), (6, 6), (3, 4, 5)]
@@ -303,7 +303,7 @@ def test_impossible_posteriors_are_refused():
     for sigma_y in (-0.1, math.nan):
         with pytest.raises(ValueError, match="sigma_y >= 0"):
             prior.posterior(torch.zeros(1, 1, 4, 4), physics, sigma_y)
-    with pytest.raises(ValueError, match="no finite evidence"):
+    with pytest.raises(ValueError, match="without noise the evidence"):
         Dirac(torch.zeros(1, 1, 4, 4)).posterior(torch.zeros(1, 1, 4, 4), physics, 0.0)
 
 
@@ -491,3 +491,38 @@ def test_cards_say_what_they_are():
     assert "found (1, 4, 5)" in (Dirac(atoms).refuse((1, 1, 4, 5)) or "")
     part = Gaussian.dense(torch.zeros(1, 2), torch.eye(2), value_range=(-1, 1))
     assert part.card.value_range == GaussianMixture([1], [part]).card.value_range == (-1, 1)
+
+
+# -- marginals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixture", "dirac"])
+def test_cdf_is_that_of_the_samples(kind):
+    shape, n = (1, 2, 3), 40_000
+    parts = [Gaussian.dense(random(*shape, seed=k), positive(6, seed=k)) for k in range(3)]
+    prior = {
+        "gaussian": parts[0],
+        "mixture": GaussianMixture([1.0, 2.0, 3.0], parts),
+        "dirac": Dirac(random(7, *shape, seed=9), [1.0, 2.0, 1.0, 3.0, 1.0, 1.0, 1.0]),
+    }[kind]
+    physics = operators.mask(shape, keep=0.5, noise=0.8).to(F64)
+    y = physics.A(random(1, *shape, seed=5))
+    posterior = prior.posterior(y, physics, 0.8)
+    samples = posterior.sample(n, torch.Generator().manual_seed(1))
+    for x in (posterior.mean, posterior.mean + 0.7 * posterior.std):
+        share = (samples <= x).double().mean(0)
+        p = posterior.cdf(x)
+        assert float(((share - p).abs() - 4.5 * (p * (1 - p) / n).sqrt()).max()) < 1e-9
+    mean_error = (samples.mean(0) - posterior.mean).abs() / (posterior.std / math.sqrt(n))
+    assert float(mean_error.max()) < 4.5
+    assert float((samples.std(0) / posterior.std - 1).abs().max()) < 0.05
+
+
+def test_point_masses_take_any_likelihood():
+    prior = Dirac(random(4, 1, 2, 2), [1.0, 1.0, 2.0, 4.0])
+    flat = prior.reweighted(torch.zeros(4, dtype=F64))
+    torch.testing.assert_close(flat.weights, torch.tensor([1, 1, 2, 4], dtype=F64) / 8)
+    sure = prior.reweighted(torch.tensor([0.0, 0.0, 1e4, 0.0], dtype=F64))
+    torch.testing.assert_close(sure.mean, prior.atoms[2])
+    with pytest.raises(ValueError, match="as many weights > 0 as atoms, found 2 weights and 4"):
+        Dirac(prior.atoms, [1.0, 2.0])

@@ -8,8 +8,9 @@ import pickle
 import pytest
 import torch
 
+from priors.bases import Cosine
 from priors.denoiser import Card
-from priors.exact import Cosine, Gaussian
+from priors.exact import Gaussian
 from priors.powerlaw import PowerLaw, PowerLawDenoiser, fit_power_law
 
 F64 = torch.float64

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from priors import Denoiser, Gaussian
-from priors.exact import Cosine
+from priors.bases import Cosine
 from priors.networks import Handover
 from restore.metrics import psnr
 

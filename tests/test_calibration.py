@@ -1,0 +1,124 @@
+"""Conformal intervals keep their promise, whatever the sampler's spread was worth."""
+
+import pytest
+import torch
+
+from restore.calibration import Calibration, coverage
+from restore.result import Cost, Result
+
+
+def fake(samples, solver="mine"):
+    return Result(
+        samples=samples,
+        misfit=torch.ones(samples.shape[1]),
+        status="ok",
+        remedy="",
+        cost=Cost(1, 0, 0.0, 0),
+        provenance={"solver": {"solver": solver}, "prior": {"name": "p"}, "operator": "denoise"},
+    )
+
+
+def draw(seed, spread, images=1, samples=40, side=8):
+    """Truths of unit variance around an unknown level, samples of another spread around it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    centre = normal(images, 1, side, side)
+    # images differ in how hard they are, so that their pixels are not independent
+    hardness = 0.5 + normal(images, 1, 1, 1).abs()
+    truth = centre + hardness * normal(images, 1, side, side)
+    return fake(centre + spread * hardness * normal(samples, images, 1, side, side)), truth
+
+
+def calibrated(spread, level=0.9, images=40, seed=0):
+    pairs = [draw(seed * 1000 + i, spread) for i in range(images)]
+    return Calibration.fit([r for r, _ in pairs], [t for _, t in pairs], level=level)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_coverage_is_as_promised_on_new_images(spread):
+    fit = calibrated(spread)
+    result, truth = draw(77, spread, images=400)
+    low, high = fit.interval(result)
+    inside = ((truth >= low) & (truth <= high)).double().flatten(1).mean(1)
+    # n = 40 calibration images move the coverage about its mean by the share's std / sqrt(40)
+    slack = 4 * float(inside.std()) * (1 / 40 + 1 / 400) ** 0.5
+    assert abs(float(inside.mean()) - 0.9) < slack + 1 / 41
+    assert fit.after >= 0.9
+    # 40 samples cover a little less than the level even when they are exact
+    assert (fit.factor > 1) == (spread <= 1)
+
+
+def test_promise_holds_on_average_over_calibration_sets():
+    covered = []
+    for seed in range(60):
+        fit = calibrated(0.5, level=0.8, images=5, seed=seed + 1)
+        result, truth = draw(90_000 + seed, 0.5, images=20)
+        low, high = fit.interval(result)
+        covered.append(float(((truth >= low) & (truth <= high)).double().mean()))
+    mean = torch.tensor(covered)
+    # theorem: at least the level; five images overshoot by at most 1 / (n + 1)
+    standard_error = float(mean.std()) / len(covered) ** 0.5
+    assert 0.8 - 3 * standard_error <= float(mean.mean()) <= 0.8 + 1 / 6 + 3 * standard_error
+
+
+def test_factor_is_the_smallest_that_does():
+    pairs = [draw(i, 0.5) for i in range(12)]
+    results, truths = [r for r, _ in pairs], [t for _, t in pairs]
+    fit = Calibration.fit(results, truths, level=0.8)
+    n = len(pairs)
+
+    def risk(factor):
+        outside = []
+        for result, truth in pairs:
+            one = Calibration(0.8, factor, n, 0.0, 0.0, fit.recipe)
+            low, high = one.interval(result)
+            outside.append(float(((truth < low) | (truth > high)).double().mean()))
+        return (n * sum(outside) / n + 1) / (n + 1)
+
+    assert risk(fit.factor * (1 + 1e-9)) <= 0.2 + 1e-9
+    assert risk(fit.factor * (1 - 1e-9)) > 0.2
+
+
+def test_samples_without_spread_are_stretched_too():
+    pairs = [draw(i, 0.0) for i in range(12)]
+    fit = Calibration.fit([r for r, _ in pairs], [t for _, t in pairs], level=0.8)
+    low, high = fit.interval(pairs[0][0])
+    assert bool((high > low).all())
+    assert fit.after >= 0.8
+
+
+def test_round_trip_and_use_through_the_result(tmp_path):
+    fit = calibrated(0.5, images=12)
+    path = fit.save(tmp_path / "calibration.json")
+    again = Calibration.load(path)
+    assert again == fit
+    with pytest.raises(FileExistsError, match="exists"):
+        fit.save(path)
+    result, truth = draw(5, 0.5)
+    for ours, theirs in zip(
+        result.interval(0.9, calibration=again), fit.interval(result), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert 0 < float(coverage(result, truth)) < 0.9
+
+
+def test_refusals(tmp_path):
+    pairs = [draw(i, 0.5) for i in range(8)]
+    results, truths = [r for r, _ in pairs], [t for _, t in pairs]
+    with pytest.raises(ValueError, match="8 calibration images cannot promise 90%, .* least 9"):
+        Calibration.fit(results, truths, level=0.9)
+    with pytest.raises(ValueError, match="same order"):
+        Calibration.fit(results, [t[..., :4] for t in truths], level=0.8)
+    with pytest.raises(ValueError, match="different solvers"):
+        Calibration.fit([*results, fake(results[0].samples, "other")], [*truths, truths[0]])
+    fit = Calibration.fit(results, truths, level=0.8)
+    with pytest.raises(ValueError, match="another solver"):
+        fit.interval(fake(results[0].samples, "other"))
+    with pytest.raises(ValueError, match="80% intervals, not 90%"):
+        results[0].interval(0.9, calibration=fit)
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a calibration"):
+        Calibration.load(tmp_path / "x.json")
