@@ -12,8 +12,8 @@ import priors
 from priors.networks import Handover
 from priors.powerlaw import PowerLawDenoiser, fit_power_law
 from restore import cli
-from restore.bench import photos, posterior
-from restore.bench.cli import denoising_table, posterior_table
+from restore.bench import denoising
+from restore.bench.cli import denoising_table
 
 SIGMA = 25 / 255
 
@@ -22,7 +22,7 @@ SIGMA = 25 / 255
 def images():
     pytest.importorskip("sklearn")
     pytest.importorskip("pywt")
-    return photos.photographs(1)
+    return denoising.photographs(1)
 
 
 @pytest.fixture
@@ -42,18 +42,18 @@ def test_photographs(images):
     for x in images.values():
         assert x.shape == (1, 1, 256, 256)
         assert 0 <= x.min() < 0.3 < 0.6 < x.max() <= 1
-    colour = photos.photographs(3, size=32)
+    colour = denoising.photographs(3, size=32)
     assert list(colour) == ["astronaut", "chelsea", "coffee", "china", "flower"]
     assert colour["coffee"].shape == (1, 3, 32, 32)
     luma = torch.tensor([0.2125, 0.7154, 0.0721])[:, None, None]
     centre = images["coffee"][..., 112:144, 112:144]
     assert torch.allclose((colour["coffee"] * luma).sum(1, keepdim=True), centre, atol=1e-5)
     with pytest.raises(ValueError, match="1 or 3 channels"):
-        photos.photographs(2)
+        denoising.photographs(2)
 
 
 def test_denoising_rows(two):
-    row, stronger = photos.run(power_law_prior(two), two, sigmas=(SIGMA, 2 * SIGMA), bm3d=False)
+    row, stronger = denoising.run(power_law_prior(two), two, sigmas=(SIGMA, 2 * SIGMA), bm3d=False)
     assert list(row.scores) == ["tiny", "NLM", "Wiener, corpus", "Wiener, test"]
     assert row.scores["tiny"] == row.scores["Wiener, corpus"]
     for method in row.scores:  # more noise, worse image, and never worse than no method at all
@@ -64,20 +64,20 @@ def test_denoising_rows(two):
     assert row.gaps["NLM"] == pytest.approx(row.psnr["tiny"] - row.psnr["NLM"])
     found = json.loads(json.dumps(row.as_dict()))
     assert found["n"] == len(found["scores"]["NLM"]) == 2
-    (again,) = photos.run(power_law_prior(two), two, sigmas=(SIGMA,), bm3d=False)
+    (again,) = denoising.run(power_law_prior(two), two, sigmas=(SIGMA,), bm3d=False)
     assert again == row
     assert denoising_table([row, stronger]).row_count == 2
 
 
 def test_high_noise_knows_only_wiener_rivals(two):
-    (row,) = photos.run(power_law_prior(two), two, sigmas=(1.0,))
+    (row,) = denoising.run(power_law_prior(two), two, sigmas=(1.0,))
     assert list(row.gaps) == ["Wiener, test"]
     assert row.gaps["Wiener, test"] < 0
 
 
 def test_bm3d_beats_wiener(two):
     pytest.importorskip("bm3d")
-    (row,) = photos.run(power_law_prior(two), two, sigmas=(SIGMA,))
+    (row,) = denoising.run(power_law_prior(two), two, sigmas=(SIGMA,))
     assert row.psnr["BM3D"] > row.psnr["Wiener, test"] + 1
     assert row.gaps["BM3D"] < -1
 
@@ -85,12 +85,12 @@ def test_bm3d_beats_wiener(two):
 def test_missing_package_is_told_in_a_sentence(two, monkeypatch):
     monkeypatch.setitem(sys.modules, "bm3d", None)
     with pytest.raises(ValueError, match=r"needs 'bm3d', which is not installed; install restore"):
-        next(photos.run(power_law_prior(two), two, sigmas=(SIGMA,)))
+        next(denoising.run(power_law_prior(two), two, sigmas=(SIGMA,)))
 
 
 def test_wiener_of_the_test_images_shrinks_best(two):
     clean = torch.cat(list(two.values())).double()
-    denoise = photos.fitted_wiener(clean)
+    denoise = denoising.fitted_wiener(clean)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).double()
     noisy = clean + 0.5 * noise
 
@@ -105,57 +105,22 @@ def test_channels_that_do_not_fit(two):
     card = priors.Card(name="three", channels=3)
     law = fit_power_law(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="expects 3 channels, found 1"):
-        next(photos.run(PowerLawDenoiser(card, law), two))
+        next(denoising.run(PowerLawDenoiser(card, law), two))
 
 
 @pytest.mark.parametrize("form", ["--json", None])
 def test_denoising_command(two, monkeypatch, capsys, form):
     monkeypatch.setattr(priors, "load", lambda name: power_law_prior(two))
-    monkeypatch.setattr(photos, "photographs", lambda channels: two)
-    monkeypatch.setattr(photos, "run", partial(photos.run, sigmas=(0.5,)))
+    monkeypatch.setattr(denoising, "photographs", lambda channels: two)
+    monkeypatch.setattr(denoising, "run", partial(denoising.run, sigmas=(0.5,)))
     assert cli.main(["bench", "denoising", *([form] if form else [])]) == 0
-    (row,) = photos.run(power_law_prior(two), two)
+    (row,) = denoising.run(power_law_prior(two), two)
     out = capsys.readouterr().out
     if form:
         assert json.loads(out)[0]["psnr"] == row.psnr
     else:
         assert f"{row.psnr['tiny']:.2f}" in out
         assert f"({row.gaps['Wiener, test']:+.2f})" in out
-
-
-def test_posterior_command(capsys):
-    run = ["bench", "posterior", "--prior", "gaussian 16x16", "--solver", "moment-ladder"]
-    assert cli.main([*run, "-n", "16", "--problems", "2", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 2 * len(posterior.SMALL_TASKS)
-    assert {row["prior"] for row in rows} == {"gaussian 16x16"}
-    assert all(row["n"] == 16 and row["problems"] == 2 for row in rows)
-    for exact, solver in zip(rows[::2], rows[1::2], strict=True):
-        assert (exact["solver"], solver["solver"]) == ("exact sampler", "moment-ladder")
-        assert exact["calls"] == 0 < solver["calls"]
-        assert solver["error"] < 0.3
-    printed = posterior_table([posterior.Row(**row) for row in rows])
-    assert printed.row_count == len(rows)
-
-
-def test_exact_sampler_is_as_good_as_its_statistics():
-    prior = posterior.small_gaussian()
-    for row in posterior.run([], priors=["gaussian 16x16"], n=16, problems=3):
-        spec, sigma = posterior.SMALL_TASKS[row.task]
-        case = posterior._Case(prior, spec, sigma, 0)
-        spectrum = torch.linalg.eigvalsh(covariance(case))
-        dimensions = spectrum.sum() ** 2 / spectrum.square().sum()
-        # squared bias: std sqrt(2 / d) / n a problem; ratio: std sqrt(1 / (2 d n)) a problem
-        square = float((2 / dimensions).sqrt()) / (16 * math.sqrt(3))
-        assert row.bias**2 < 4 * square
-        assert abs(row.ratio - 1) < 4 * float((1 / (2 * dimensions * 16)).sqrt()) / math.sqrt(3)
-
-
-def covariance(case):
-    """Posterior covariance `(n, n)` from the matrices that the exact posterior is made of."""
-    unit = torch.eye(256, dtype=torch.float64).reshape(-1, 1, 16, 16)
-    before = case.posterior.prior.covariance(unit).reshape(256, 256)
-    return before - case.posterior.gain @ case.posterior.cross.T
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """`restore bench`: the numbers of the README, measured again."""
 
+import math
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.table import Table
 
-    from restore.bench.photos import Row as PhotoRow
+    from restore.bench.denoising import Row as DenoisingRow
     from restore.bench.posterior import Row as PosteriorRow
 
 app = typer.Typer(help="Measure priors and solvers.", rich_markup_mode=None, add_completion=False)
@@ -32,12 +34,12 @@ def denoising(
 ) -> None:
     """Priors against BM3D and others, on photographs."""
     import priors
-    from restore.bench import photos
+    from restore.bench import denoising as bench
     from restore.cli import _print_json, _show
 
     model = priors.load(prior)
-    images = photos.photographs(model.card.channels or 1)
-    rows = list(photos.run(model, images))
+    images = bench.photographs(model.card.channels or 1)
+    rows = list(bench.run(model, images))
     if as_json:
         _print_json([row.as_dict() for row in rows])
     else:
@@ -49,28 +51,45 @@ def posterior(
     solver: Annotated[
         list[str] | None, typer.Option(help="Repeat for several; by default all.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=2, help="Samples a problem.")] = 64,
-    problems: Annotated[int, typer.Option(min=1, help="Measurements a task.")] = 3,
     prior: Annotated[
         list[str] | None, typer.Option(help="Exact prior; repeat for several.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=8, help="Samples a problem.")] = 64,
+    problems: Annotated[int, typer.Option(min=1, help="Measurements a task.")] = 3,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Other libraries too, where installed.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small problems only.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("-o", "--picture", help="Draw error against cost.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Solvers against exact posteriors."""
     from restore.bench import posterior as bench
+    from restore.bench.peers import available as installed
     from restore.cli import _print_json, _show
+    from restore.files import check_free
     from restore.solvers import available
 
+    if picture is not None:
+        check_free(picture, overwrite=True)
     solvers = [available()[name]() for name in _known("solver", solver, available())]
-    names = _known("prior", prior, bench.PRIORS)
-    rows = list(bench.run(solvers, priors=names, n=n, problems=problems))
+    names = _known("prior", prior, bench.QUICK if quick and not prior else bench.FAMILIES)
+    others = installed() if peers else []
+    rows = list(bench.run(solvers, priors=names, peers=others, n=n, problems=problems))
     if as_json:
         _print_json([asdict(row) for row in rows])
     else:
         _show(posterior_table(rows))
+        _show(summary_table(bench.summary(rows)))
+    if picture is not None:
+        from restore.bench.figure import error_against_cost, save
+
+        save(error_against_cost(bench.summary(rows)), picture)
 
 
-def denoising_table(rows: "Sequence[PhotoRow]") -> "Table":
+def denoising_table(rows: "Sequence[DenoisingRow]") -> "Table":
     """Show mean PSNR, and how far the prior is above each rival and the better Wiener filter."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -102,16 +121,44 @@ def posterior_table(rows: "Sequence[PosteriorRow]") -> "Table":
     from rich.table import Table
 
     table = Table(title="error = hypot(bias in posterior stds, std ratio - 1)", box=SIMPLE_HEAD)
-    for head in ("prior", "task", "solver"):
+    for head in ("prior", "task", "solver", "setting"):
         table.add_column(head)
-    for head in ("error", "bias", "ratio", "misfit", "calls", "n x problems"):
+    for head in (
+        *("error", "bias", "ratio", "std map", "W1", "modes", "50 %", "90 %", "fit"),
+        *("forwards", "VJPs", "s"),
+    ):
         table.add_column(head, justify="right")
     for row in rows:
-        numbers = [f"{v:.3f}" for v in (row.error, row.bias, row.ratio, row.misfit)]
-        count = f"{row.n} x {row.problems}"
+        scores = (row.error, row.bias, row.ratio, row.std_map, row.wasserstein, row.modes)
+        cells = [_number(v, 3) for v in scores]
+        cells += [_number(100 * row.cover_50, 0), _number(100 * row.cover_90, 0)]
+        cells += [_number(row.fit, 2), _number(row.forwards, 0), _number(row.vjps, 0)]
         name = f"{row.solver} (diverged)" if row.diverged else row.solver
-        table.add_row(row.prior, row.task, name, *numbers, f"{row.calls:.0f}", count)
+        table.add_row(row.prior, row.task, name, row.setting, *cells, _number(row.seconds, 1))
     return table
+
+
+def summary_table(rows: "Sequence[Mapping[str, Any]]") -> "Table":
+    """Show every solver's worst and mean error over the tasks of a prior."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title="over the tasks of a prior", box=SIMPLE_HEAD)
+    for head in rows[0] if rows else ():
+        table.add_column(head, justify="left" if head in ("prior", "solver") else "right")
+    for row in rows:
+        digits = {"calls": 0, "seconds": 1}
+        table.add_row(
+            *(
+                _number(value, digits.get(key, 3)) if isinstance(value, float) else str(value)
+                for key, value in row.items()
+            )
+        )
+    return table
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _known(what: str, chosen: "Iterable[str] | None", known: "Iterable[str]") -> list[str]:

@@ -1,220 +1,154 @@
-"""Priors against classical denoisers on held-out photographs.
+"""Solvers with a shipped prior on held-out photographs.
 
-Seven photographs that ship with scikit-image, scikit-learn and PyWavelets, and on which no shipped
-prior was trained; Gaussian noise from a fixed seed per image; every method sees the same noisy
-images and the true noise level. Results are clipped to [0, 1], and PSNR is averaged over images.
+Every solver sees the same measurements of the same crops, none of which any shipped prior was
+trained on. What a user wants differs: the mean of the samples has the best PSNR, a single sample
+looks right (small feature distance), and the intervals should cover what they say.
 
-    BM3D            package `bm3d` at its defaults; a colour image channel by channel
-    CBM3D           the same package's method for colour, which finds its blocks in the luminance
-    NLM             scikit-image's non-local means, `h = 0.8 sigma`
-    Wiener, corpus  the power law fitted to the training photographs, stored in the prior's file
-    Wiener, test    a Wiener filter that knows the mean spectrum of the very images of the test
+    PSNR, SSIM   of the mean of the samples, dB
+    sample       PSNR of one sample: below the mean's by up to 3 dB for a perfect posterior
+    features     `perceptual.feature_distance` of one sample
+    covers       share of pixels inside the samples' 80 % intervals
 
-The last is an oracle: no other filter that scales cosine coefficients, the same for all images,
-has a smaller expected error on them before clipping. Where a prior has handed over to its power law
-(from `sigma` = 1 in those that ship) it is the first Wiener filter itself.
+Solvers can also be compared at equal cost: `budget` runs each with about as many network calls,
+where its constants allow.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import import_module
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import torch
+from deepinv.physics import Physics
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from priors import Denoiser, Gaussian
-from priors.bases import Cosine
-from priors.networks import Handover
-from restore.metrics import psnr
+import operators
+from priors import Denoiser
+from restore.bench.perceptual import feature_distance
+from restore.calibration import coverage
+from restore.metrics import psnr, ssim
+from restore.result import Result
+from restore.solver import Solver
 
-Method = Callable[[Tensor, float], Tensor]  # noisy (1, C, H, W), sigma -> clean
+LEVEL = 0.8
 
-SIGMAS = (15 / 255, 25 / 255, 50 / 255, 0.5, 1.0, 3.0)
-WIENER = ("Wiener, corpus", "Wiener, test")
-_HIGHEST_FOR_PATCHES = 0.3  # above, block matching finds nothing and only Wiener is a rival
+# task -> (operator specification, noise std)
+TASKS: dict[str, tuple[str, float]] = {
+    "blur": ("blur:sigma=2", 0.02),
+    "mask 80 %": ("mask:keep=0.2", 0.02),
+    "x4": ("downsample:factor=4", 0.01),
+    "CS 25 %": ("cs:ratio=0.25", 0.02),
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One noise level.
+    """One solver on one task, averaged over photographs; see the module's docstring.
 
     Attributes:
-        prior: name of the prior.
-        sigma: std of the noise in units of a [0, 1] image.
-        images: names of the photographs.
-        scores: method -> PSNR in dB of every photograph; the prior stands first.
+        task, solver: what was run.
+        psnr, ssim: of the mean of the samples.
+        sample_psnr: of a single sample.
+        features: feature distance of a single sample.
+        mean_features: feature distance of the mean.
+        covers: share of pixels inside the 80 % intervals.
+        fit: data misfit of the samples.
+        calls: network calls a sample.
+        seconds: a photograph, all samples.
+        images: number of photographs.
+        samples: samples a photograph.
     """
 
-    prior: str
-    sigma: float
-    images: tuple[str, ...]
-    scores: Mapping[str, tuple[float, ...]]
-
-    @property
-    def psnr(self) -> dict[str, float]:
-        """Method -> mean PSNR in dB."""
-        return {name: float(np.mean(values)) for name, values in self.scores.items()}
-
-    @property
-    def gaps(self) -> dict[str, float]:
-        """Rival -> how many dB the prior is above it; of the Wiener filters only the better."""
-        mean = self.psnr
-        best = max((name for name in WIENER if name in mean), key=lambda name: mean[name])
-        rivals = [name for name in mean if name not in (self.prior, *WIENER)]
-        return {name: mean[self.prior] - mean[name] for name in (*rivals, best)}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for `--json`."""
-        return asdict(self) | {"n": len(self.images), "psnr": self.psnr, "gaps": self.gaps}
-
-
-def photographs(channels: int, *, size: int = 256) -> dict[str, Tensor]:
-    """Name -> central crop `(1, C, size, size)`, float32 in [0, 1].
-
-    Args:
-        channels: 1 for all photographs in grey (`skimage.color.rgb2gray`), 3 for those in colour.
-        size: side in pixels.
-
-    Raises:
-        ValueError: other channels, or scikit-learn or PyWavelets are not installed.
-    """
-    if channels not in (1, 3):
-        raise ValueError(
-            f"the photographs have 1 or 3 channels, the prior {channels}; take others."
-        )
-    from skimage import data
-    from skimage.color import rgb2gray
-
-    sample = _development("sklearn.datasets").load_sample_image
-    arrays = {name: getattr(data, name)() for name in ("camera", "astronaut", "chelsea", "coffee")}
-    arrays |= {name: sample(f"{name}.jpg") for name in ("china", "flower")}
-    arrays["aero"] = _development("pywt.data").aero()
-    crops = {}
-    for name, array in arrays.items():
-        x = array / 255
-        if channels == 3 and x.ndim == 2:
-            continue
-        x = rgb2gray(x) if channels == 1 and x.ndim == 3 else x
-        top, left = ((side - size) // 2 for side in x.shape[:2])
-        crop = torch.from_numpy(x[top : top + size, left : left + size]).float()
-        crops[name] = (crop if crop.ndim == 3 else crop[..., None]).permute(2, 0, 1)[None]
-    return crops
+    task: str
+    solver: str
+    psnr: float
+    ssim: float
+    sample_psnr: float
+    features: float
+    mean_features: float
+    covers: float
+    fit: float
+    calls: float
+    seconds: float
+    images: int
+    samples: int
 
 
 def run(
+    solvers: Sequence[Solver],
     prior: Denoiser,
     images: Mapping[str, Tensor],
     *,
-    sigmas: Sequence[float] = SIGMAS,
-    bm3d: bool = True,
+    tasks: Mapping[str, tuple[str, float]] = TASKS,
+    samples: int = 10,
+    progress: bool | None = None,
 ) -> Iterator[Row]:
-    """Denoise every image at every noise level by every method.
+    """Run every solver that can on every task.
 
     Args:
-        prior: what is tested.
-        images: name -> clean image `(1, C, H, W)` in [0, 1], all of one size.
-        sigmas: noise levels.
-        bm3d: False leaves BM3D out.
+        solvers: ours.
+        prior: of the photographs' channels.
+        images: name -> clean image `(1, C, H, W)` in [0, 1].
+        tasks: name -> operator specification and noise std.
+        samples: a photograph; 10 is the least that an 80 % interval needs.
+        progress: show a bar; None shows it on a terminal only.
 
     Yields:
-        One `Row` a noise level.
+        One `Row` a task and solver.
+    """
+    with tqdm(
+        total=len(tasks) * len(solvers) * len(images),
+        disable=None if progress is None else not progress,
+        leave=False,
+    ) as bar:
+        for task, (spec, sigma) in tasks.items():
+            measured = [_measure(x, spec, sigma, seed) for seed, x in enumerate(images.values())]
+            for solver in solvers:
+                bar.set_description(f"{task}: {solver.name}")
+                if solver.lacks(measured[0][0]) is not None:
+                    bar.update(len(images))
+                    continue
+                found = []
+                for seed, (x, (operator, y)) in enumerate(
+                    zip(images.values(), measured, strict=True)
+                ):
+                    result = solver(y, operator, prior, samples=samples, seed=seed, progress=False)
+                    found.append(_scores(result, x))
+                    bar.update()
+                means = {key: sum(f[key] for f in found) / len(found) for key in found[0]}
+                yield Row(task, solver.name, **means, images=len(images), samples=samples)
+
+
+def _measure(x: Tensor, spec: str, sigma: float, seed: int) -> tuple[Physics, Tensor]:
+    operator = operators.parse(spec, tuple(x.shape[1:]), noise=sigma)
+    return operator, operators.measure(operator, x, seed=seed)
+
+
+def _scores(result: Result, x: Tensor) -> dict[str, float]:
+    single = result.samples[0]
+    return {
+        "psnr": float(psnr(result.mean, x)),
+        "ssim": float(ssim(result.mean, x)),
+        "sample_psnr": float(psnr(single, x)),
+        "features": float(feature_distance(single, x)),
+        "mean_features": float(feature_distance(result.mean, x)),
+        "covers": float(coverage(result, x, LEVEL)) if len(result.samples) > 1 else float("nan"),
+        "fit": float(result.misfit),
+        "calls": result.cost.calls,
+        "seconds": result.cost.seconds,
+    }
+
+
+# solver -> the same solver with about so many network calls
+BUDGETS: dict[str, Callable[[Solver, int], Solver]] = {}
+
+
+def at_budget(solver: Solver, calls: int) -> Solver:
+    """The solver with its number of steps chosen so that a sample costs about `calls`.
 
     Raises:
-        ValueError: the prior does not take these images, or `bm3d` is not installed.
+        ValueError: it has no number of steps.
     """
-    if refusal := prior.refuse(tuple(next(iter(images.values())).shape)):
-        raise ValueError(refusal)
-    wiener: dict[str, Method] = {WIENER[1]: fitted_wiener(torch.cat(list(images.values())))}
-    if isinstance(prior, Handover):
-        wiener = {WIENER[0]: prior.gaussian} | wiener
-    patches: dict[str, Method] = {"NLM": non_local_means}
-    if bm3d and any(sigma <= _HIGHEST_FOR_PATCHES for sigma in sigmas):
-        colour = prior.card.channels == 3
-        patches = block_matching(colour=colour) | patches
-    for sigma in sigmas:
-        rivals = (patches if sigma <= _HIGHEST_FOR_PATCHES else {}) | wiener
-        methods: dict[str, Method] = {prior.card.name: prior} | rivals
-        scores: dict[str, list[float]] = {name: [] for name in methods}
-        for seed, clean in enumerate(images.values()):
-            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-            noisy = clean + sigma * noise
-            for name, method in methods.items():
-                with torch.no_grad():
-                    scores[name].append(float(psnr(method(noisy, sigma), clean)))
-        frozen = {name: tuple(values) for name, values in scores.items()}
-        yield Row(prior.card.name, sigma, tuple(images), frozen)
-
-
-def fitted_wiener(images: Tensor) -> Method:
-    """Build the Wiener filter that knows the mean spectrum of `images` `(B, C, H, W)`.
-
-    Colours are first turned into the components that are uncorrelated in these images.
-    """
-    x = images.double()
-    mean = x.mean((0, 2, 3))
-    centred = x - mean[:, None, None]
-    columns = torch.linalg.eigh(torch.einsum("bchw,bdhw->cd", centred, centred))[1]
-    power = Cosine().analyse(torch.einsum("ck,bchw->bkhw", columns, centred)).square().mean(0)
-    gaussian = Gaussian(torch.zeros_like(power), Cosine(), power)
-
-    def denoise(noisy: Tensor, sigma: float) -> Tensor:
-        components = torch.einsum("ck,bchw->bkhw", columns, noisy - mean[:, None, None])
-        return mean[:, None, None] + torch.einsum(
-            "ck,bkhw->bchw", columns, gaussian(components, sigma)
-        )
-
-    return denoise
-
-
-def non_local_means(noisy: Tensor, sigma: float) -> Tensor:
-    """Denoise by scikit-image's non-local means at the true noise level.
-
-    Patches are weighted evenly in grey and by a Gaussian in colour: each is the better one there.
-    """
-    from skimage.restoration import denoise_nl_means
-
-    def method(x: np.ndarray) -> np.ndarray:
-        grey = x.shape[-1] == 1
-        return denoise_nl_means(
-            x, 5, 6, h=0.8 * sigma, sigma=sigma, fast_mode=grey, channel_axis=-1
-        )
-
-    return _on_array(method, noisy)
-
-
-def block_matching(*, colour: bool) -> dict[str, Method]:
-    """BM3D and, for colour, CBM3D too.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
-    package = _development("bm3d")
-
-    def by_channel(noisy: Tensor, sigma: float) -> Tensor:
-        def method(x: np.ndarray) -> np.ndarray:
-            return np.stack([package.bm3d(x[..., c], sigma) for c in range(x.shape[-1])], -1)
-
-        return _on_array(method, noisy)
-
-    def together(noisy: Tensor, sigma: float) -> Tensor:
-        return _on_array(lambda x: package.bm3d_rgb(x, sigma), noisy)
-
-    return {"BM3D": by_channel} | ({"CBM3D": together} if colour else {})
-
-
-def _on_array(method: Callable[[np.ndarray], np.ndarray], x: Tensor) -> Tensor:
-    """Apply a method for arrays `(H, W, C)` to an image `(1, C, H, W)`."""
-    array = x[0].permute(1, 2, 0).double().numpy()
-    return torch.from_numpy(method(array).reshape(array.shape)).permute(2, 0, 1)[None]
-
-
-def _development(module: str) -> Any:
-    """Import what only the benches need."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"the bench needs '{error.name}', which is not installed; install restore-imaging[dev]."
-        ) from None
+    names = [f.name for f in dataclasses.fields(solver) if f.name in ("steps", "levels")]
+    if not names:
+        raise ValueError(f"solver '{solver.name}' has no number of steps; leave it out.")
+    return dataclasses.replace(solver, **{names[0]: calls})

@@ -1,212 +1,263 @@
-"""Solvers against exact posteriors.
+"""Solvers against exact posteriors, ours and other libraries' side by side.
 
-A prior whose posterior is known, a measurement drawn from it, and two numbers:
+    error     hypot(bias, std ratio - 1), the one number
+    bias      root-mean-square error of the sample mean in units of the posterior std, with the part
+              that finitely many samples explain removed
+    ratio     root-mean-square std of the samples over that of the posterior
+    std map   root-mean-square error of the std map, in units of the posterior std
+    W1        sliced Wasserstein distance to exact draws over that between two sets of exact draws
+    modes     total variation between the frequencies of the modes and their posterior weights
+    50, 90 %  what the samples' own intervals cover under the exact posterior
+    fit       data misfit of the samples, 1 when consistent
 
-    bias   root-mean-square error of the sample mean, in units of the posterior std, with the part
-           that finitely many samples explain removed
-    ratio  root-mean-square std of the samples over that of the posterior
-
-and `error = hypot(bias, ratio - 1)`. The squared bias is averaged over problems before its sign is
-dropped; it is then zero on average for a perfect sampler. Averaged over p problems its standard
-error is `sqrt(2 / d_eff) / (n sqrt(p))` for n samples and d_eff effective dimensions: at n = 64,
-p = 3 chance alone makes biases of about 0.04 where d_eff is 60 and 0.02 where it is 1000. The exact
-sampler therefore stands in every table.
+Problems are pooled: the squared bias is averaged before its sign is dropped. It is then zero on
+average for a perfect sampler, with standard error `sqrt(2 / d_eff) / (n sqrt(p))` for n samples of
+p problems of d_eff effective dimensions: at n = 64, p = 3 chance alone makes biases of about 0.04
+where d_eff is 60 and 0.02 where it is 1000. The exact sampler therefore stands in every table.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from deepinv.physics import LinearPhysics
 from torch import Tensor
+from tqdm.auto import tqdm
 
-import operators
-from priors import Gaussian
+from priors.posteriors import DiracPosterior, MixturePosterior
+from restore.bench import peers as others
+from restore.bench.peers import Peer
+from restore.bench.problems import FAMILIES, Case
+from restore.bench.scores import bias_and_ratio, coverage, mode_error, sliced_wasserstein, std_error
+from restore.problem import observed_rows
+from restore.result import Result
 from restore.solver import Solver
 
-# task -> (operator, noise std)
-Tasks = dict[str, tuple[str, float]]
-
-IMAGE_TASKS: Tasks = {
-    "blur": ("blur:sigma=2", 0.02),
-    "mask 80 %": ("mask:keep=0.2", 0.05),
-    "x4": ("downsample:factor=4", 0.02),
-}
-SMALL_TASKS: Tasks = {
-    "blur": ("blur:sigma=1", 0.1),
-    "mask 50 %": ("mask:keep=0.5", 0.1),
-    "denoise": ("denoise", 0.1),
-}
-
-
-def small_gaussian() -> Gaussian:
-    """16x16 pixels, pixel std 0.2, squared-exponential covariance of length 1.5 pixels."""
-    axis = torch.arange(16, dtype=torch.float64)
-    grid = torch.cartesian_prod(axis, axis)
-    covariance = 0.04 * torch.exp(-torch.cdist(grid, grid).square() / (2 * 1.5**2))
-    return Gaussian.dense(torch.full((1, 16, 16), 0.5), covariance)
-
-
-def power_law_image() -> Gaussian:
-    """64x64 pixels, periodic, pixel std 0.15, power `1 / max(|f|, 1)^2`."""
-    return Gaussian.power_law((1, 64, 64))
-
-
-def modulated_gaussian() -> Gaussian:
-    """32x32 pixels, a power-law prior whose contrast varies seven-fold over the image.
-
-    Not stationary: a method that only fits a power spectrum passes the other priors, not this.
-    """
-    base = Gaussian.power_law((1, 32, 32))
-    unit = torch.eye(1024, dtype=torch.float64).reshape(-1, 1, 32, 32)
-    axis = torch.linspace(0, 2 * math.pi, 33, dtype=torch.float64)[:32]
-    contrast = 1 + 0.375 * (axis.sin()[:, None] + (axis + 1).sin()[None, :])
-    scale = contrast.flatten()
-    covariance = scale[:, None] * base.covariance(unit).reshape(1024, 1024) * scale[None, :]
-    return Gaussian.dense(base.mean, covariance)
-
-
-PRIORS: dict[str, tuple[Callable[[], Gaussian], Tasks]] = {
-    "gaussian 16x16": (small_gaussian, SMALL_TASKS),
-    "power law 64x64": (power_law_image, IMAGE_TASKS),
-    "modulated 32x32": (modulated_gaussian, IMAGE_TASKS),
-}
+EXACT = "exact sampler"
+QUICK = ("gaussian 16x16", "data set 8x8")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the bench.
+    """One line of the bench: one solver on one task; see the module's docstring.
 
     Attributes:
         prior, task, solver: what was run.
-        error, bias, ratio: see the module's docstring.
-        misfit: mean data misfit of the samples; 1 is consistent.
-        calls: network calls a sample, forwards and VJPs.
-        seconds: a problem, all samples together.
+        setting: what differs from the solver's defaults; "best of grid: ..." for other libraries.
         n: samples a problem.
         problems: problems pooled.
+        error, bias, ratio, std_map, wasserstein, modes, cover_50, cover_90, fit: scores; `modes` is
+            NaN where there are none, `fit` where the noise is not Gaussian.
+        forwards, vjps: network calls a sample.
+        seconds: a problem, all samples together.
         diverged: problems on which the solver gave up; its numbers then mean nothing.
     """
 
     prior: str
     task: str
     solver: str
-    error: float
-    bias: float
-    ratio: float
-    misfit: float
-    calls: float
-    seconds: float
+    setting: str
     n: int
     problems: int
+    error: float = math.nan
+    bias: float = math.nan
+    ratio: float = math.nan
+    std_map: float = math.nan
+    wasserstein: float = math.nan
+    modes: float = math.nan
+    cover_50: float = math.nan
+    cover_90: float = math.nan
+    fit: float = math.nan
+    forwards: float = math.nan
+    vjps: float = math.nan
+    seconds: float = math.nan
     diverged: int = 0
+
+    @property
+    def calls(self) -> float:
+        """Network calls a sample: forwards and vector-Jacobian products."""
+        return self.forwards + self.vjps
+
+
+# draws samples of one case: seed -> result
+Sampler = Callable[[Case, int], Result]
 
 
 def run(
     solvers: Sequence[Solver],
     *,
-    priors: Sequence[str] = tuple(PRIORS),
+    priors: Sequence[str] = tuple(FAMILIES),
+    peers: Sequence[Peer] = (),
     n: int = 64,
     problems: int = 3,
+    first: int = 0,
     progress: bool | None = None,
 ) -> Iterator[Row]:
-    """Run every solver on every prior and task; the exact sampler first.
+    """Run every solver on every prior and task it can take; the exact sampler first.
 
     Args:
-        solvers: what to test.
-        priors: names from `PRIORS`.
+        solvers: ours.
+        priors: names from `FAMILIES`.
+        peers: methods of other libraries, each at its defaults and at the best of its grid, which
+            is chosen for each prior by the mean error over its tasks.
         n: samples a problem.
         problems: measurements drawn and pooled.
-        progress: show each solver's own bar.
+        first: seed of the first problem.
+        progress: show a bar; None shows it on a terminal only.
 
     Yields:
-        One `Row` for each prior, task and solver.
+        One `Row` for each prior, task and solver; those of a prior together.
     """
-    for prior_name in priors:
-        build, tasks = PRIORS[prior_name]
-        prior = build()
-        for task, (spec, sigma) in tasks.items():
-            cases = [_Case(prior, spec, sigma, seed) for seed in range(problems)]
-            exact = [
-                (c.posterior.sample(n, torch.Generator().manual_seed(100 + i)), 0.0, 0.0)
-                for i, c in enumerate(cases)
-            ]
-            yield _row(prior_name, task, "exact sampler", cases, exact, diverged=0)
-            for solver in solvers:
-                found, diverged = [], 0
-                for seed, case in enumerate(cases):
-                    result = solver(
-                        case.y,
-                        case.operator,
-                        prior,
-                        samples=n,
-                        seed=seed,
-                        batch_size=n,
-                        progress=progress,
-                    )
-                    found.append((result.samples[:, 0], result.cost.calls, result.cost.seconds))
-                    diverged += result.status == "diverged"
-                yield _row(prior_name, task, solver.name, cases, found, diverged=diverged)
+    tasks = [(prior, task) for prior in priors for task in FAMILIES[prior]]
+    with tqdm(
+        total=len(tasks) * (len(solvers) + len(peers)),
+        disable=None if progress is None else not progress,
+        leave=False,
+    ) as bar:
+        for prior in priors:
+            tried: dict[Peer, list[Row]] = {}
+            for task, make in FAMILIES[prior].items():
+                cases = [make(first + i) for i in range(problems)]
+                blank = Row(prior, task, EXACT, "", n, problems)
+                exact = [_exact(case, n, 100 + i) for i, case in enumerate(cases)]
+                yield _row(blank, cases, exact)
+                for solver in solvers:
+                    bar.set_description(f"{prior}, {task}: {solver.name}")
+                    bar.update()
+                    if solver.lacks(cases[0].operator) is None:
+                        found = _draw(_ours(solver, n), cases)
+                        yield _row(replace(blank, solver=solver.name), cases, found)
+                for peer in peers:
+                    bar.set_description(f"{prior}, {task}: {peer.name}")
+                    bar.update()
+                    if cases[0].sigma is None or peer.refuses(cases[0].operator):
+                        continue
+                    for setting in others.settings_of(peer):
+                        found = _draw(_theirs(setting, n), cases)
+                        row = replace(blank, solver=peer.name, setting=_words(setting))
+                        tried.setdefault(setting, []).append(_row(row, cases, found))
+            yield from _defaults_and_best(peers, tried)
 
 
-class _Case:
-    """One measurement and its exact posterior."""
+def _ours(solver: Solver, n: int) -> Sampler:
+    def draw(case: Case, seed: int) -> Result:
+        return solver(
+            case.y, case.operator, case.prior, samples=n, seed=seed, batch_size=n, progress=False
+        )
 
-    def __init__(self, prior: Gaussian, spec: str, sigma: float, seed: int) -> None:
-        self.sigma = sigma
-        shape = tuple(prior.mean.shape)
-        physics = operators.parse(spec, shape, noise=sigma).to(torch.float64)
-        assert isinstance(physics, LinearPhysics)
-        self.operator = physics
-        truth = prior.sample(1, torch.Generator().manual_seed(seed))
-        self.y = operators.measure(
-            physics, truth, seed=1000 + seed
-        )  # other numbers than the truth's
-        self.posterior = prior.posterior(self.y, physics, sigma)
+    return draw
 
 
-def _row(
-    prior: str,
-    task: str,
-    solver: str,
-    cases: list[_Case],
-    found: list[tuple[Tensor, float, float]],
-    *,
-    diverged: int,
-) -> Row:
+def _theirs(peer: Peer, n: int) -> Sampler:
+    return lambda case, seed: peer(case.y, case.operator, case.prior, samples=n, seed=seed)
+
+
+def _draw(sampler: Sampler, cases: Sequence[Case]) -> list[Result]:
+    return [sampler(case, seed) for seed, case in enumerate(cases)]
+
+
+def _exact(case: Case, n: int, seed: int) -> Result:
+    from restore.result import Cost
+
+    samples = case.posterior.sample(n, torch.Generator().manual_seed(seed))[:, None]
+    return Result(samples, torch.full((1,), math.nan), "ok", "", Cost(0, 0, 0.0, 0))
+
+
+def _row(row: Row, cases: Sequence[Case], found: Sequence[Result]) -> Row:
     """Pool the problems of one solver."""
-    squares, ratios, misfits = [], [], []
-    for case, (samples, _, _) in zip(cases, found, strict=True):
-        square, ratio = bias_and_ratio(samples, case.posterior.mean, case.posterior.std)
-        squares.append(square)
-        ratios.append(ratio)
-        predicted = case.operator.A(samples)
-        seen = (case.posterior.matrix != 0).any(1).sum()
-        energy = (predicted - case.y).square().flatten(1).sum(1).mean()
-        misfits.append(float(energy / (seen * case.sigma**2)))
-    n, p = len(found[0][0]), len(cases)
-    bias = math.sqrt(max(0.0, sum(squares) / p))
-    ratio = sum(ratios) / p
-    return Row(
-        prior=prior,
-        task=task,
-        solver=solver,
+    scores = [
+        _scores(case, result.samples[:, 0]) for case, result in zip(cases, found, strict=True)
+    ]
+
+    def mean(name: str) -> float:
+        return sum(s[name] for s in scores) / len(scores)
+
+    bias, ratio = math.sqrt(max(0.0, mean("square"))), mean("ratio")
+    return replace(
+        row,
         error=math.hypot(bias, ratio - 1),
         bias=bias,
         ratio=ratio,
-        misfit=sum(misfits) / p,
-        calls=sum(f[1] for f in found) / p,
-        seconds=sum(f[2] for f in found) / p,
-        n=n,
-        problems=p,
-        diverged=diverged,
+        std_map=mean("std_map"),
+        wasserstein=mean("wasserstein"),
+        modes=mean("modes"),
+        cover_50=mean("cover_50"),
+        cover_90=mean("cover_90"),
+        fit=mean("fit"),
+        forwards=sum(r.cost.forwards for r in found) / len(found),
+        vjps=sum(r.cost.vjps for r in found) / len(found),
+        seconds=sum(r.cost.seconds for r in found) / len(found),
+        diverged=sum(r.status == "diverged" for r in found),
     )
 
 
-def bias_and_ratio(samples: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
-    """Squared bias (unclipped) and std ratio of samples `(S, C, *spatial)` against the truth."""
-    power = std.square().mean()
-    spread = samples.var(0).mean()
-    square = (samples.mean(0) - mean).square().mean() - spread / len(samples)
-    return float(square / power), float((spread / power).sqrt())
+def _scores(case: Case, samples: Tensor) -> dict[str, float]:
+    samples, truth = samples.double(), case.posterior
+    if not bool(samples.isfinite().all()):
+        return dict.fromkeys(_SCORES, math.inf)
+    square, ratio = bias_and_ratio(samples, truth.mean, truth.std)
+    n, generator = len(samples), torch.Generator().manual_seed(77)
+    one, two = truth.sample(n, generator), truth.sample(n, generator)
+    floor = sliced_wasserstein(one, two, truth.std)
+    modes = math.nan
+    if isinstance(truth, MixturePosterior | DiracPosterior):
+        modes = mode_error(samples, truth)
+    fit = math.nan
+    if case.sigma is not None:
+        seen = observed_rows(case.operator, samples[:1], case.y)
+        energy = ((case.operator.A(samples) - case.y) * seen).square().flatten(1).sum(1).mean()
+        fit = float(energy / (seen.sum() * case.sigma**2))
+    return {
+        "square": square,
+        "ratio": ratio,
+        "std_map": std_error(samples, truth.std),
+        "wasserstein": sliced_wasserstein(samples, one, truth.std) / floor,
+        "modes": modes,
+        "cover_50": coverage(samples, truth, 0.5),
+        "cover_90": coverage(samples, truth, 0.9),
+        "fit": fit,
+    }
+
+
+_SCORES = ("square", "ratio", "std_map", "wasserstein", "modes", "cover_50", "cover_90", "fit")
+
+
+def _words(peer: Peer) -> str:
+    return ", ".join(f"{key}={value}" for key, value in peer.settings) or "defaults"
+
+
+def _defaults_and_best(peers: Sequence[Peer], tried: dict[Peer, list[Row]]) -> Iterator[Row]:
+    for peer in peers:
+        settings = [s for s in others.settings_of(peer) if s in tried]
+        if not settings:
+            continue
+        yield from tried[peer]
+        best = min(settings, key=lambda s: sum(row.error for row in tried[s]))
+        for row in tried[best]:
+            yield replace(row, setting=f"best of grid: {row.setting}")
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For each prior and solver: worst and mean error over its tasks, and the mean cost.
+
+    The exact sampler's row says what chance leaves.
+    """
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
+    for row in rows:
+        best = row.setting.startswith("best")
+        groups.setdefault((row.prior, row.solver, best), []).append(row)
+    return [
+        {
+            "prior": prior,
+            "solver": solver + (" (best of grid)" if best else ""),
+            "tasks": len(group),
+            "worst error": max(row.error for row in group),
+            "mean error": sum(row.error for row in group) / len(group),
+            "mode error": sum(row.modes for row in group) / len(group),
+            "90 % covers": sum(row.cover_90 for row in group) / len(group),
+            "calls": sum(row.calls for row in group) / len(group),
+            "seconds": sum(row.seconds for row in group) / len(group),
+        }
+        for (prior, solver, best), group in groups.items()
+    ]
