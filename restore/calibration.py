@@ -13,6 +13,7 @@ The promise is on average over images and over the pixels of an image, not for e
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,11 +81,8 @@ class Calibration:
             recipe = found
             needed.extend(_stretch(result, truth.to(result.samples), level))
         n = len(needed)
-        if recipe is None or n * (1 - level) < level - 1e-9:
-            raise ValueError(
-                f"{n} calibration images cannot promise {level:.0%}, expected at least "
-                f"{round(level / (1 - level) + 0.499)}; add images or lower the level."
-            )
+        refuse_few_images(n, level)
+        assert recipe is not None
         factor = _smallest_factor(needed, level)
         covered = [float((s <= 1).double().mean()) for s in needed]
         stretched = [float((s <= factor).double().mean()) for s in needed]
@@ -136,6 +134,21 @@ class Calibration:
         return (
             f"{self.level:.0%} intervals of the samples covered {self.before:.1%} of the pixels of "
             f"{self.images} images; stretched by {self.factor:.3g} they cover {self.after:.1%}"
+        )
+
+
+def refuse_few_images(n: int, level: float) -> None:
+    """Refuse a calibration set that is too small for any promise.
+
+    Raises:
+        ValueError: fewer than `level / (1 - level)` images, or a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, found {level}.")
+    if n * (1 - level) < level - 1e-9:
+        raise ValueError(
+            f"{n} calibration images cannot promise {level:.0%}, expected at least "
+            f"{math.ceil(level / (1 - level) - 1e-9)}; add images or lower the level."
         )
 
 

@@ -4,16 +4,19 @@ What `restore image` and `restore degrade` do, callable from Python. Everything 
 is refused before the first network call, and nothing is written unless all of it can be.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepinv.physics import Physics
+from torch import Tensor
+from tqdm.auto import tqdm
 
 import operators
 import restore
 from restore import images
+from restore.calibration import Calibration, refuse_few_images
 from restore.files import check_free
 from restore.measurements import (
     Measurement,
@@ -23,9 +26,10 @@ from restore.measurements import (
     write_measurement,
     write_story,
 )
-from restore.result import Result
+from restore.result import Result, samples_for
 from restore.solvers import DEFAULT
 
+LEVEL = 0.8  # of intervals without a calibration: nine samples tell no more apart
 PRIOR_FOR_CHANNELS = {1: "natural-gray", 3: "natural"}
 
 
@@ -40,6 +44,8 @@ def restore_file(
     samples: int = 8,
     seed: int = 0,
     std: Path | None = None,
+    interval: tuple[Path, Path] | None = None,
+    calibration: Path | None = None,
     image_shape: tuple[int, ...] | None = None,
     batch_size: int | None = None,
     device: str | None = None,
@@ -59,6 +65,9 @@ def restore_file(
         seed: of the samples.
         std: file for the pixelwise std: the values themselves in a TIFF, else scaled so that white
             is the largest, which is recorded beside it.
+        interval: files for the lower and the upper bound of every pixel.
+        calibration: a file of `restore calibrate`: its level and factor make the bounds; without
+            it they are the samples' own 80 % interval.
         image_shape: `(C, H, W)` of the clean image when neither file nor operator tells it.
         batch_size: samples computed together; by default as many as a megapixel holds.
         device: by default "cuda" where there is one.
@@ -71,8 +80,9 @@ def restore_file(
     Raises:
         ValueError, OSError: one sentence on what does not fit and what to do.
     """
-    outputs = [path for path in (out, std) if path is not None]
+    outputs = [path for path in (out, std, *(interval or ())) if path is not None]
     _refuse_outputs(outputs, source, overwrite)
+    fitted = _bounds(interval, calibration, samples)
     if std is not None and samples < 2:
         raise ValueError("a std needs at least 2 samples, found 1; raise --samples.")
     measured = read_measurement(source)
@@ -94,7 +104,10 @@ def restore_file(
     )
     story = _story(result, source, spec, sigma, samples)
     if result.status != "diverged":
+        bounds = fitted(result) if interval else None
         _write(out, std, result, measured, story, overwrite)
+        if interval and bounds:
+            _write_interval(interval, bounds, out, measured, overwrite)
     return result, story
 
 
@@ -128,6 +141,101 @@ def degrade_file(
     return write_measurement(out, measured, story=story, overwrite=overwrite)
 
 
+def calibrate_files(
+    sources: Sequence[Path],
+    out: Path,
+    operator: str,
+    *,
+    noise: float,
+    level: float = LEVEL,
+    crop: int | None = None,
+    prior: str | None = None,
+    solver: str | None = None,
+    samples: int = 9,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Calibration:
+    """Damage clean images, restore them, and fit by how much intervals must be stretched.
+
+    Args:
+        sources: PNG, JPEG or TIFF, all grey or all in colour; folders give all of theirs.
+        out: JSON file.
+        operator: as `operators.parse` reads it.
+        noise: Gaussian std in units of a [0, 1] image.
+        level: share of pixels that intervals are to cover.
+        crop: side of the middle part that is used; the whole image by default.
+        prior: by default the shipped one for the images' channels.
+        solver: by default the best measured.
+        samples: an image.
+        seed: of noise and samples.
+        device: by default "cuda" where there is one.
+        overwrite: replace an existing file.
+        progress: show a bar; None shows it on a terminal only.
+
+    Raises:
+        ValueError, OSError: one sentence on what does not fit and what to do.
+    """
+    check_free(out, overwrite=overwrite)
+    if samples < (needed := samples_for(level)):
+        raise ValueError(
+            f"a {level:.0%} interval needs at least {needed} samples, found {samples}; "
+            f"give --samples {needed}."
+        )
+    paths = _pictures(sources)
+    refuse_few_images(len(paths), level)
+    where, results, truths = usable_device(device), [], []
+    for index, path in enumerate(tqdm(paths, disable=None if progress is None else not progress)):
+        x = _middle(images.read(path).data, crop, path)
+        clean = tuple(x.shape[1:])
+        physics = operators.parse(operator, clean, noise=noise)
+        y = operators.measure(physics, x, seed=seed + index)
+        result = restore.solve(
+            y.to(where),
+            physics,
+            _prior_for(clean) if prior is None else prior,
+            DEFAULT if solver is None else solver,
+            samples=samples,
+            seed=seed + index,
+            progress=False,
+            batch_size=_batch_size(clean),
+        )
+        if result.status == "diverged":
+            raise ValueError(f"'{path}' diverged ({result.remedy}); leave it out or change that.")
+        results.append(result)
+        truths.append(x)
+    fitted = Calibration.fit(results, truths, level=level)
+    fitted.save(out, overwrite=overwrite)
+    return fitted
+
+
+def _pictures(sources: Sequence[Path]) -> list[Path]:
+    """The files, and the pictures of the folders, in order of their names."""
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = sorted(p for p in source.iterdir() if p.suffix.lower() in images.FORMATS)
+            if not inside:
+                raise ValueError(f"'{source}' holds no PNG, JPEG or TIFF; give clean pictures.")
+            found += inside
+        else:
+            found.append(source)
+    return found
+
+
+def _middle(x: Tensor, crop: int | None, path: Path) -> Tensor:
+    if crop is None:
+        return x
+    height, width = x.shape[-2:]
+    if not 0 < crop <= min(height, width):
+        raise ValueError(
+            f"'{path}' is {height}x{width} pixels, too small for a part of {crop}; lower --crop."
+        )
+    top, left = (height - crop) // 2, (width - crop) // 2
+    return x[..., top : top + crop, left : left + crop]
+
+
 def usable_device(name: str | None) -> str:
     """A device by name, or the best there is.
 
@@ -149,7 +257,26 @@ def _refuse_outputs(outputs: Sequence[Path], source: Path, overwrite: bool) -> N
         images.check_output(path, source=source, overwrite=overwrite)
         check_free(story_path(path), overwrite=overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
-        raise ValueError(f"--out and --std both name '{outputs[0]}'; name two files.")
+        raise ValueError(
+            f"two outputs have one name among {', '.join(map(str, outputs))}; name different files."
+        )
+
+
+def _bounds(
+    interval: tuple[Path, Path] | None, calibration: Path | None, samples: int
+) -> Callable[[Result], tuple[Tensor, Tensor]]:
+    """How the bounds will be made; refuse before anything is computed."""
+    if calibration is not None and interval is None:
+        raise ValueError("a calibration changes only the interval; give --low and --high too.")
+    fitted = None if calibration is None else Calibration.load(calibration)
+    level = LEVEL if fitted is None else fitted.level
+    needed = samples_for(level)
+    if interval is not None and samples < needed:
+        raise ValueError(
+            f"a {level:.0%} interval needs at least {needed} samples, found {samples}; "
+            f"give --samples {needed}."
+        )
+    return lambda result: result.interval(level, calibration=fitted)
 
 
 def _refuse_measurement(
@@ -241,3 +368,15 @@ def _write(
     images.write(std, spread / white, depth="float" if white == 1.0 else 8, overwrite=overwrite)
     about = {"kind": "std", "of": out.name, "white": white, "unit": "of an image in [0, 1]"}
     write_story(std, about, overwrite=overwrite)
+
+
+def _write_interval(
+    paths: tuple[Path, Path],
+    bounds: tuple[Tensor, Tensor],
+    out: Path,
+    measured: Measurement,
+    overwrite: bool,
+) -> None:
+    for path, bound, side in zip(paths, bounds, ("lower", "upper"), strict=True):
+        images.write(path, bound, measured.image, overwrite=overwrite)
+        write_story(path, {"kind": f"{side} bound", "of": out.name}, overwrite=overwrite)

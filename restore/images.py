@@ -21,7 +21,7 @@ from restore.files import atomic, check_free
 logger = logging.getLogger("restore")
 
 Depth = Literal[8, 16, "float"]
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 _DEPTHS: dict[str, tuple[Depth, float]] = {"uint8": (8, 255.0), "uint16": (16, 65535.0)}
 
 
@@ -139,10 +139,10 @@ def check_output(
         ValueError: unknown suffix.
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
+    kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         found = f"'{path.suffix}'" if path.suffix else "no suffix"
-        raise ValueError(f"'{path}' has {found}; images are written as {', '.join(_FORMATS)}.")
+        raise ValueError(f"'{path}' has {found}; images are written as {', '.join(FORMATS)}.")
     check_free(path, source=source, overwrite=overwrite)
     return kind
 
@@ -154,7 +154,7 @@ def check_transparency(path: str | Path, like: Image | None) -> None:
         ValueError: JPEG has no alpha channel.
     """
     alpha = like is not None and like.alpha is not None
-    if alpha and _FORMATS.get(Path(path).suffix.lower()) == "JPEG":
+    if alpha and FORMATS.get(Path(path).suffix.lower()) == "JPEG":
         raise ValueError(f"'{path}' cannot hold the image's transparency; use .png or .tif.")
 
 

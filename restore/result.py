@@ -1,6 +1,7 @@
 """What a solver found, how sure it is, what it cost and how to get it again."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -57,6 +58,7 @@ class Result:
         remedy: what to change when the status is not ok, else empty.
         cost: see `Cost`.
         provenance: versions, seed, solver constants, operator, prior and hash of its weights.
+        notes: what the solver itself reports of its run, by name; a list has one entry an image.
     """
 
     samples: Tensor
@@ -65,6 +67,7 @@ class Result:
     remedy: str
     cost: Cost
     provenance: Mapping[str, object] = field(default_factory=dict)
+    notes: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def mean(self) -> Tensor:
@@ -102,19 +105,15 @@ class Result:
                     f"ask for level={calibration.level}."
                 )
             return calibration.interval(self)
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, found {level}.")
-        needed = round(2 / (1 - level))
+        needed = samples_for(level)
         if len(self.samples) < needed:
             raise ValueError(
                 f"a {level:.0%} interval needs at least {needed} samples, found "
                 f"{len(self.samples)}; solve with samples={needed} or lower the level."
             )
         tail = (1 - level) / 2
-        low, high = torch.quantile(
-            self.samples, torch.tensor([tail, 1 - tail]).to(self.samples), dim=0
-        )
-        return low, high
+        ordered = self.samples.sort(0).values
+        return order_statistic(ordered, tail), order_statistic(ordered, 1 - tail)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write everything to one safetensors file, atomically.
@@ -132,6 +131,7 @@ class Result:
             "remedy": self.remedy,
             "cost": asdict(self.cost),
             "provenance": self.provenance,
+            "notes": self.notes,
         }
         tensors = {"samples": self.samples, "misfit": self.misfit}
         write_tensors(path, tensors, {"restore-result": json.dumps(about)})
@@ -163,6 +163,7 @@ class Result:
             remedy=about["remedy"],
             cost=Cost(**about["cost"]),
             provenance=about["provenance"],
+            notes=about.get("notes", {}),
         )
 
     def plot(self, *, measurement: Tensor | None = None, truth: Tensor | None = None) -> "Figure":
@@ -190,7 +191,38 @@ class Result:
             f"  {self.cost.forwards:.0f} forwards + {self.cost.vjps:.0f} VJPs a sample, "
             f"{self.cost.seconds:.1f} s, {self.cost.peak_memory / 2**20:.0f} MiB",
         ]
+        lines += [f"  {name}: {_brief(value)}" for name, value in self.notes.items()]
         return "\n".join(lines + ([f"  remedy: {self.remedy}"] if self.remedy else []))
+
+
+def _brief(value: object) -> str:
+    """Show a note; of a list its first entries."""
+    if not isinstance(value, list):
+        return str(value)
+    shown = ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value[:4])
+    return shown + (", ..." if len(value) > 4 else "")
+
+
+def samples_for(level: float) -> int:
+    """Fewest samples whose extremes are as far apart as a central interval of this level.
+
+    Raises:
+        ValueError: for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, found {level}.")
+    return math.ceil(2 / (1 - level) - 1e-9) - 1
+
+
+def order_statistic(ordered: Tensor, q: float) -> Tensor:
+    """The q-quantile of sorted samples `(S, ...)` at which they are exchangeable with the truth.
+
+    The k-th of S samples has the probability `k / (S + 1)` that one more draw lies below it; ranks
+    between two samples are interpolated. numpy's default would make intervals too narrow.
+    """
+    rank = min(max(q * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0)
+    low = math.floor(rank + 1e-9)
+    return torch.lerp(ordered[low], ordered[min(low + 1, len(ordered) - 1)], rank - low)
 
 
 def judge(misfit: Tensor, diverged_at: int | None, remedy: str) -> tuple[Status, str]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from restore.bench.denoising import Row as DenoisingRow
     from restore.bench.posterior import Row as PosteriorRow
 
-app = typer.Typer(help="Measure priors and solvers.", rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    help="Measure operators, priors and solvers.", rich_markup_mode=None, add_completion=False
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Numbers as JSON on standard output.")]
 
@@ -87,6 +89,25 @@ def posterior(
         from restore.bench.figure import error_against_cost, save
 
         save(error_against_cost(bench.summary(rows)), picture)
+
+
+@app.command()
+def operators(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes, fewer turns.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Operators beside deepinv's: adjoint, speed, memory."""
+    from restore.bench import operators as bench
+    from restore.bench import operators_tables as tables
+    from restore.cli import _print_json, _show
+
+    results = bench.run(quick=quick)
+    if as_json:
+        _print_json(results.as_dict())
+    else:
+        _show(tables.show(results))
+    if not results.ok:
+        raise typer.Exit(1)
 
 
 def denoising_table(rows: "Sequence[DenoisingRow]") -> "Table":

@@ -79,7 +79,7 @@ def run(
     images: Mapping[str, Tensor],
     *,
     tasks: Mapping[str, tuple[str, float]] = TASKS,
-    samples: int = 10,
+    samples: int = 9,
     progress: bool | None = None,
 ) -> Iterator[Row]:
     """Run every solver that can on every task.
@@ -89,7 +89,7 @@ def run(
         prior: of the photographs' channels.
         images: name -> clean image `(1, C, H, W)` in [0, 1].
         tasks: name -> operator specification and noise std.
-        samples: a photograph; 10 is the least that an 80 % interval needs.
+        samples: a photograph; 9 is the least that an 80 % interval needs.
         progress: show a bar; None shows it on a terminal only.
 
     Yields:

@@ -4,12 +4,11 @@ Numbers that finitely many samples blur are either freed of that part on average
 beside the exact sampler's own (everything else).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from priors.posteriors import DiracPosterior, MixturePosterior, Posterior
+from restore.result import order_statistic
 
 DIRECTIONS = 128  # of the sliced Wasserstein distance
 
@@ -43,17 +42,9 @@ def coverage(samples: Tensor, posterior: Posterior, level: float) -> float:
     spans order statistics `k` and `S + 1 - k`, of which perfect samples cover `1 - 2 k / (S + 1)`;
     neighbours are interpolated so that this is `level`.
     """
-    s = len(samples)
-    ordered = samples.sort(0).values
-
-    def quantile(q: float) -> Tensor:
-        at = min(max(q * (s + 1) - 1, 0.0), s - 1.0)
-        low, part = math.floor(at), at - math.floor(at)
-        return torch.lerp(ordered[low], ordered[min(low + 1, s - 1)], part)
-
-    tail = (1 - level) / 2
-    inside = posterior.cdf(quantile(1 - tail)) - posterior.cdf(quantile(tail))
-    return float(inside.mean())
+    ordered, tail = samples.sort(0).values, (1 - level) / 2
+    high, low = order_statistic(ordered, 1 - tail), order_statistic(ordered, tail)
+    return float((posterior.cdf(high) - posterior.cdf(low)).mean())
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, scale: Tensor, *, seed: int = 0) -> float:
