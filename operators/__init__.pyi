@@ -1,14 +1,18 @@
 from .blur import blur as blur
+from .cassi import cassi as cassi
 from .check import Report as Report
 from .check import Row as Row
 from .check import check as check
+from .coils import birdcage as birdcage
+from .coils import estimate_coil_maps as estimate_coil_maps
 from .compressed_sensing import compressed_sensing as compressed_sensing
 from .ct import ct as ct
 from .denoise import denoise as denoise
 from .downsample import downsample as downsample
+from .lens import lens as lens
 from .linalg import ConvergenceWarning as ConvergenceWarning
 from .mask import mask as mask
-from .mri import birdcage as birdcage
+from .mask import stripes as stripes
 from .mri import mri as mri
 from .noise import GaussianNoise as GaussianNoise
 from .noise import PoissonNoise as PoissonNoise
@@ -16,12 +20,24 @@ from .noise import RicianNoise as RicianNoise
 from .noise import TransmissionNoise as TransmissionNoise
 from .noise import measure as measure
 from .noise import noise_sigma as noise_sigma
+from .noncartesian import noncartesian as noncartesian
 from .parse import available as available
 from .parse import image_shape_from as image_shape_from
 from .parse import parse as parse
+from .pet import pet as pet
+from .phase import phase as phase
+from .photographic import hdr as hdr
+from .photographic import jpeg as jpeg
+from .photographic import saturate as saturate
+from .slices import slices as slices
 from .spectral import decolorise as decolorise
+from .spectral import fusion as fusion
+from .spectral import response as response
 from .svd import SVD as SVD
 from .svd import svd as svd
+from .sweep import Sweep as Sweep
+from .sweep import Trial as Trial
+from .sweep import sweep as sweep
 
 __all__ = [
     "SVD",
@@ -31,21 +47,37 @@ __all__ = [
     "Report",
     "RicianNoise",
     "Row",
+    "Sweep",
     "TransmissionNoise",
+    "Trial",
     "available",
     "birdcage",
     "blur",
+    "cassi",
     "check",
     "compressed_sensing",
     "ct",
     "decolorise",
     "denoise",
     "downsample",
+    "estimate_coil_maps",
+    "fusion",
+    "hdr",
     "image_shape_from",
+    "jpeg",
+    "lens",
     "mask",
     "measure",
     "mri",
     "noise_sigma",
+    "noncartesian",
     "parse",
+    "pet",
+    "phase",
+    "response",
+    "saturate",
+    "slices",
+    "stripes",
     "svd",
+    "sweep",
 ]

@@ -1,68 +1,30 @@
-"""Blur: convolution of every channel with one kernel."""
-
-# deepinv leaves its signatures untyped, so that no typed override agrees with them
-# pyright: reportIncompatibleMethodOverride=false
+"""Blur: every channel convolved with one kernel."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
-from deepinv.physics import Blur
-from deepinv.physics.functional import filter_fft
-from torch import Tensor, fft
+from deepinv.physics import LinearPhysics
+from torch import Tensor
 
-from .kernels import file_kernel, gaussian_kernel, motion_kernel, normalised
+from .convolution import CircularBlur, PaddedBlur, gathering_matrix, padded
+from .kernels import (
+    Taps,
+    box_taps,
+    disk_kernel,
+    file_kernel,
+    gaussian_taps,
+    motion_kernel,
+    normalised,
+    outer,
+    separate,
+)
 from .noise import noise_model
-from .repaired import Repaired, per_image
+from .separable import Along, Separable
 from .validate import image_size, one_of
 
-Kernel = Literal["gaussian", "motion"]
-Boundary = Literal["circular", "valid"]
-
-# kernels with more taps are faster through the FFT (measured on 128 x 128 colour images)
-DIRECT_TAPS = 25
-
-
-class ValidBlur(Repaired, Blur):
-    """deepinv's `Blur` that keeps only pixels whose whole neighbourhood was seen."""
-
-
-class CircularBlur(Repaired, Blur):
-    """deepinv's `Blur` on a torus, where the Fourier transform inverts it in closed form."""
-
-    filter: Tensor
-
-    def A_dagger(self, y: Tensor, **_: Any) -> Tensor:
-        """Pseudo-inverse; frequencies that the kernel lets through below 1e-5 stay zero."""
-        h = self._transfer(y)
-        inverse = torch.where(h.abs() > 1e-5, 1 / h, 0)
-        return fft.irfft2(inverse * fft.rfft2(y), s=y.shape[-2:])
-
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **_: Any) -> Tensor:
-        """`argmin_x gamma/2 |A x - y|^2 + 1/2 |x - z|^2`, exact.
-
-        Args:
-            z: images `(B, C, H, W)`.
-            y: measurements `(B, C, H, W)`.
-            gamma: weight of the data, one number or one per image `(B,)`.
-
-        Returns:
-            Images `(B, C, H, W)`.
-        """
-        h = self._transfer(y)
-        weight = per_image(gamma, z)
-        top = weight * h.conj() * fft.rfft2(y) + fft.rfft2(z)
-        return fft.irfft2(top / (weight * h.abs() ** 2 + 1), s=y.shape[-2:])
-
-    def gram_spectrum(self, power: Tensor) -> Tensor:
-        """Spectrum of `A C A^T`, `C` a stationary covariance of spectrum `power` `(B, C, H, W)`."""
-        h = fft.fft2(fft.irfft2(self._transfer(power), s=power.shape[-2:]))
-        return h.abs().square() * power
-
-    def _transfer(self, y: Tensor) -> Tensor:
-        """The kernel's Fourier transform, `(1, 1, H, W // 2 + 1)`."""
-        return filter_fft(self.filter, y.shape[-2:], dims=(-2, -1))
+Kernel = Literal["gaussian", "box", "disk", "motion"]
+Boundary = Literal["circular", "valid", "reflect", "replicate", "zero"]
 
 
 def blur(
@@ -70,78 +32,131 @@ def blur(
     *,
     kernel: Kernel | Tensor = "gaussian",
     sigma: float = 2.0,
+    sigma_z: float | None = None,
+    width: int = 5,
+    radius: float = 3.0,
     length: float = 15.0,
     angle: float = 0.0,
     file: Path | str | None = None,
     boundary: Boundary = "circular",
     noise: float = 0.0,
-) -> Blur:
+) -> LinearPhysics:
     """Out-of-focus, shaken or otherwise blurred: `y = k * x`.
 
-    A true convolution. The kernel's centre is at index `(K // 2, L // 2)`.
+    A true convolution. The kernel's centre is at index `K // 2` of every axis.
 
     Args:
-        image_shape: `(C, H, W)` of one clean image.
-        kernel: "gaussian", "motion", or a plane `(K, L)`, which is scaled to sum to one.
+        image_shape: `(C, H, W)` or `(C, D, H, W)` of one clean image.
+        kernel: "gaussian"; "box", the mean of a square or cube; "disk", defocus of a round
+            aperture, or a ball; "motion"; or an array of two or three axes, which is scaled to sum
+            to one.
         sigma: standard deviation of the Gaussian, pixels.
+        sigma_z: that along the axis `D` of a volume, the same when None.
+        width: of the box, pixels.
+        radius: of the disk, pixels.
         length: length of the motion, pixels.
         angle: direction of the motion, degrees counter-clockwise from the horizontal.
         file: picture or `.npy` array with the kernel; replaces `kernel`.
-        boundary: "circular" wraps around and keeps the size; "valid" gives
-            `(H - K + 1, W - L + 1)`, as in a real photograph.
+        boundary: "circular" wraps around; "valid" gives `(H - K + 1, W - L + 1)`, as in a real
+            photograph; "reflect" mirrors about the last pixel, "replicate" repeats it, "zero" has
+            nothing there.
         noise: standard deviation of Gaussian noise, in units of the image.
 
     Returns:
-        Linear operator on `(B, C, H, W)`.
+        Linear operator on `(B, C, H, W)` or `(B, C, D, H, W)`.
 
     Raises:
         ValueError: unknown word, bad number, or a kernel larger than the image.
         FileNotFoundError: there is no such kernel file.
     """
-    _, height, width = image_size(image_shape)
-    one_of("boundary", boundary, ("circular", "valid"))
-    plane = _plane(kernel, sigma, length, angle, file)
-    if plane.shape[0] > height or plane.shape[1] > width:
-        raise ValueError(
-            f"the kernel is {plane.shape[0]}x{plane.shape[1]} pixels but the image only "
-            f"{height}x{width}; choose a narrower blur or a larger image."
-        )
-    physics = (CircularBlur if boundary == "circular" else ValidBlur)(
-        filter=plane.float()[None, None],
-        padding=boundary,
-        use_fft=plane.numel() > DIRECT_TAPS,
-        noise_model=noise_model(noise),
+    shape = image_size(image_shape, dims=(2, 3))
+    size = shape[1:]
+    one_of("boundary", boundary, get_args(Boundary))
+    found = _kernel(
+        len(size),
+        kernel=kernel,
+        sigma=sigma,
+        sigma_z=sigma_z,
+        width=width,
+        radius=radius,
+        length=length,
+        angle=angle,
+        file=file,
     )
-    physics.img_size = image_size(image_shape)
-    return physics
+    _refuse_larger(_size(found), size)
+    options = {"img_size": shape, "noise_model": noise_model(noise)}
+    if boundary == "circular":
+        return CircularBlur(found if isinstance(found, Tensor) else outer(found), **options)
+    taps = separate(found) if isinstance(found, Tensor) else found
+    if taps is None:
+        assert isinstance(found, Tensor)
+        return PaddedBlur(found, size, boundary, **options)
+    return Separable(_matrices(size, taps, boundary), **options)
 
 
 def image_shape(
-    measured: tuple[int, int, int],
+    measured: tuple[int, ...], *, boundary: Boundary = "circular", noise: float = 0.0, **kernel: Any
+) -> tuple[int, ...]:
+    """Shape of the clean image behind a blurred one of shape `(C, H, W)` or `(C, D, H, W)`."""
+    channels, *size = image_size(measured, dims=(2, 3))
+    if boundary != "valid":
+        return (channels, *size)
+    lost = _size(_kernel(len(size), **kernel))
+    return (channels, *[n + k - 1 for n, k in zip(size, lost, strict=True)])
+
+
+def _kernel(
+    dims: int,
     *,
     kernel: Kernel | Tensor = "gaussian",
     sigma: float = 2.0,
+    sigma_z: float | None = None,
+    width: int = 5,
+    radius: float = 3.0,
     length: float = 15.0,
     angle: float = 0.0,
     file: Path | str | None = None,
-    boundary: Boundary = "circular",
-    **_: object,
-) -> tuple[int, int, int]:
-    """Shape of the clean image behind a blurred one of shape `(C, H, W)`."""
-    channels, height, width = image_size(measured)
-    if boundary != "valid":
-        return channels, height, width
-    plane = _plane(kernel, sigma, length, angle, file)
-    return channels, height + plane.shape[0] - 1, width + plane.shape[1] - 1
-
-
-def _plane(
-    kernel: Kernel | Tensor, sigma: float, length: float, angle: float, file: Path | str | None
-) -> Tensor:
+) -> Tensor | Taps:
+    """The kernel as an array, or as one array for every axis where that is how it is made."""
+    if sigma_z is not None and dims == 2:
+        raise ValueError(f"sigma_z is {sigma_z} but the image is flat; leave sigma_z out.")
     if file is not None:
-        return file_kernel(file)
+        return file_kernel(file, dims)
     if isinstance(kernel, Tensor):
-        return normalised(kernel)
-    if one_of("kernel", kernel, ("gaussian", "motion")) == "gaussian":
-        return gaussian_kernel(sigma)
+        return normalised(kernel, dims)
+    match one_of("kernel", kernel, get_args(Kernel)):
+        case "gaussian":
+            taps = gaussian_taps(sigma)
+            first = taps if sigma_z is None else gaussian_taps(sigma_z, "sigma_z")
+            return (first, *[taps] * (dims - 1))
+        case "box":
+            return (box_taps(width),) * dims
+        case "disk":
+            return disk_kernel(radius, dims)
+    if dims == 3:
+        raise ValueError("a motion blurs flat images but the image is a volume; give a file.")
     return motion_kernel(length, angle)
+
+
+def _matrices(size: Sequence[int], taps: Taps, boundary: str) -> list[Along]:
+    """One matrix for every axis, the same object where they are equal."""
+    made: list[tuple[int, Tensor, Along]] = []
+    for n, k in zip(size, taps, strict=True):
+        same = [a for m, other, a in made if m == n and other.equal(k)]
+        along = same[0] if same else Along(gathering_matrix(padded(n, len(k), boundary), k, n))
+        made.append((n, k, along))
+    return [along for *_, along in made]
+
+
+def _size(kernel: Tensor | Taps) -> tuple[int, ...]:
+    return tuple(kernel.shape) if isinstance(kernel, Tensor) else tuple(map(len, kernel))
+
+
+def _refuse_larger(kernel: Sequence[int], size: Sequence[int]) -> None:
+    if any(k > n for k, n in zip(kernel, size, strict=True)):
+        unit = "pixels" if len(size) == 2 else "voxels"
+        found, image = ("x".join(map(str, numbers)) for numbers in (kernel, size))
+        raise ValueError(
+            f"the kernel is {found} {unit} but the image only {image}; choose a narrower blur or a "
+            "larger image."
+        )

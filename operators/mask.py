@@ -1,18 +1,63 @@
-"""Masks: pixels that the instrument did not see are zero."""
+"""Masks: what the instrument did not see is zero; what it saw askew is scaled."""
 
+# deepinv leaves its signatures untyped, so that no typed override agrees with them
+# pyright: reportIncompatibleMethodOverride=false
+
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
-from deepinv.physics import Inpainting
+from deepinv.physics import Inpainting, LinearPhysics
 from torch import Tensor
 
 from .files import read_plane
 from .noise import noise_model
+from .svd import SVD, Decomposed
 from .validate import image_size, number, one_of, seeded, whole
 
 Direction = Literal["horizontal", "vertical"]
+
+
+class Mask(Decomposed, Inpainting):
+    """`y = m x` with zeros and ones `m`, shaped like `x`.
+
+    An `Inpainting` of deepinv for whoever asks for its kind: noise stays off missing pixels.
+    """
+
+    mask: Tensor
+
+    def svd(self) -> SVD:
+        """`U = V = I`, `s = m`."""
+        return SVD(self.mask, *[lambda x: x] * 4)
+
+
+class Gains(Decomposed, LinearPhysics):
+    """`y = g x` with numbers `g >= 0` shaped like `x`; where they are zero there is no noise."""
+
+    gains: Tensor
+
+    def __init__(self, gains: Tensor, **options: Any) -> None:
+        super().__init__(**options)
+        self.img_size = tuple(gains.shape)
+        self.register_buffer("gains", gains[None])
+
+    def A(self, x: Tensor, **_: Any) -> Tensor:
+        """Scale: `(B, C, *spatial)` to the same."""
+        return self.gains * x
+
+    def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
+        """The same."""
+        return self.gains * y
+
+    def noise(self, x: Tensor, **parameters: Any) -> Tensor:
+        """Noise of the lines that are alive, as strong whatever their gain."""
+        return torch.where(self.gains > 0, self.noise_model(x, **parameters), x)
+
+    def svd(self) -> SVD:
+        """`U = V = I`, `s = g`."""
+        return SVD(self.gains, *[lambda x: x] * 4)
 
 
 def mask(
@@ -20,74 +65,130 @@ def mask(
     *,
     keep: float | None = None,
     seed: int = 0,
+    bandwise: bool = False,
     box: tuple[int, ...] | None = None,
     lines: int | None = None,
     thickness: int = 1,
     direction: Direction = "horizontal",
     file: Path | str | None = None,
+    mask: Tensor | None = None,
     noise: float = 0.0,
-) -> Inpainting:
-    """Missing pixels: `y = m x`, the same pixels in every channel.
+) -> Mask:
+    """Missing pixels: `y = m x`, the same pixels in every channel unless `bandwise`.
 
-    Give one of `keep`, `box`, `lines` and `file`; without any, half the pixels are kept.
+    Give one of `keep`, `box`, `lines`, `file` and `mask`; without any, half the pixels are kept.
 
     Args:
-        image_shape: `(C, H, W)` of one clean image.
+        image_shape: `(C, H, W)` of one clean image; `(C, D, H, W)` of one volume with `keep` or
+            `mask`.
         keep: fraction of the pixels that are kept, at random places.
         seed: of the random places.
+        bandwise: draw other random places for every channel.
         box: the hole, `(height, width)` in the middle or `(height, width, top, left)`;
             on the command line `40x60` or `40x60+10+20`.
         lines: number of evenly spaced lines that are missing.
         thickness: of a missing line, pixels.
         direction: "horizontal" or "vertical" lines.
         file: picture or `.npy` array of the size of the image, white where a pixel is kept.
+        mask: zeros and ones that broadcast to the image's shape, ones where a pixel is kept.
         noise: standard deviation of Gaussian noise on the kept pixels, in units of the image.
 
     Returns:
-        Linear operator from `(B, C, H, W)` to `(B, C, H, W)`, zero at missing pixels.
+        Linear operator from `(B, C, *spatial)` to the same, zero at missing pixels.
 
     Raises:
-        ValueError: more than one choice, nothing kept, or a mask of another size.
+        ValueError: more than one choice, nothing kept, or a mask of another size or of other values
+            than zero and one.
         FileNotFoundError: there is no such mask file.
     """
-    shape = image_size(image_shape)
-    size = shape[1:]
-    choices = {"keep": keep, "box": box, "lines": lines, "file": file}
+    flat = box is not None or lines is not None or file is not None
+    shape = image_size(image_shape, dims=(2,) if flat else (2, 3))
+    choices = {"keep": keep, "box": box, "lines": lines, "file": file, "mask": mask}
     given = [name for name, choice in choices.items() if choice is not None]
     if len(given) > 1:
         raise ValueError(
             f"the mask is given by {' and '.join(given)}, expected one; drop the others."
         )
+    if bandwise and given not in ([], ["keep"]):
+        raise ValueError(f"bandwise draws random places but {given[0]} is given; drop one.")
+    size = shape[1:]
     if box is not None:
-        plane = box_mask(size, box)
+        seen = box_mask(size, box)
     elif lines is not None:
-        plane = line_mask(size, lines, thickness, direction)
+        seen = line_mask(size, lines, thickness, direction)
     elif file is not None:
-        plane = file_mask(size, file)
+        seen = file_mask(size, file)
+    elif mask is not None:
+        seen = own_mask(shape, mask)
     else:
-        plane = random_mask(size, 0.5 if keep is None else keep, seed)
-    if not plane.any():
+        seen = random_mask(size, 0.5 if keep is None else keep, seed, shape[0] if bandwise else 1)
+    if not seen.any():
         raise ValueError("the mask keeps no pixel, expected at least one; keep more.")
-    everywhere = plane.float().expand(shape).clone()
+    everywhere = seen.expand(shape).float()
     # deepinv annotates tuple[int] and means three numbers
-    return Inpainting(shape, mask=everywhere, noise_model=noise_model(noise))  # pyright: ignore[reportArgumentType]
+    return Mask(shape, mask=everywhere, noise_model=noise_model(noise))  # pyright: ignore[reportArgumentType]
 
 
-def random_mask(size: tuple[int, int], keep: float, seed: int) -> Tensor:
-    """Keep `round(keep H W)` pixels (at least one) at places drawn from `seed`.
+def stripes(
+    image_shape: Sequence[int],
+    *,
+    dead: float = 0.1,
+    strength: float = 0.1,
+    direction: Direction = "vertical",
+    seed: int = 0,
+    noise: float = 0.0,
+) -> Gains:
+    """Striping and dead lines of a push-broom sensor: `y = g x`, one gain a line and band.
+
+    Every detector element scans one line of one band; some are dead, the others respond unevenly.
+    The gains are known, as after a flat-field calibration.
+
+    Args:
+        image_shape: `(bands, H, W)` of one clean cube.
+        dead: fraction of the lines of a band that are missing, other lines in every band.
+        strength: standard deviation of the gains about one; no gain falls below 0.1.
+        direction: "vertical" or "horizontal" lines.
+        seed: of the dead lines and the gains.
+        noise: standard deviation of Gaussian noise, in units of the image.
 
     Returns:
-        `(H, W)`, boolean.
+        Linear operator from `(B, bands, H, W)` to the same.
+
+    Raises:
+        ValueError: bad numbers, or every line dead.
+    """
+    bands, height, width = shape = image_size(image_shape)
+    one_of("direction", direction, get_args(Direction))
+    dead = number("dead", dead, low=0, high=1, do="give the fraction of dead lines")
+    strength = number("strength", strength, low=0, high=1, do="give the spread of the gains")
+    length = width if direction == "vertical" else height
+    missing = round(dead * length)
+    if missing == length:
+        raise ValueError(f"all {length} lines of a band are dead, expected one alive; lower dead.")
+    generator = seeded(seed)
+    gains = torch.randn(bands, length, generator=generator, dtype=torch.float64)
+    gains = (1 + strength * gains).clamp(min=0.1)
+    for band in gains:
+        band[torch.randperm(length, generator=generator)[:missing]] = 0
+    lines = gains[:, None, :] if direction == "vertical" else gains[:, :, None]
+    return Gains(lines.expand(shape).float(), noise_model=noise_model(noise))
+
+
+def random_mask(size: tuple[int, ...], keep: float, seed: int, bands: int = 1) -> Tensor:
+    """Keep `round(keep n)` of n pixels (at least one) in every band, at places drawn from `seed`.
+
+    Returns:
+        Boolean, `(bands, *size)`.
     """
     keep = number("keep", keep, above=0, high=1, do="give the fraction of pixels that are kept")
-    total = size[0] * size[1]
-    places = torch.randperm(total, generator=seeded(seed))[: max(1, round(keep * total))]
-    plane = torch.zeros(total, dtype=torch.bool)
-    plane[places] = True
-    return plane.reshape(size)
+    total, generator = math.prod(size), seeded(seed)
+    planes = torch.zeros(bands, total, dtype=torch.bool)
+    for plane in planes:
+        plane[torch.randperm(total, generator=generator)[: max(1, round(keep * total))]] = True
+    return planes.reshape(bands, *size)
 
 
-def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
+def box_mask(size: tuple[int, ...], box: Sequence[int]) -> Tensor:
     """A rectangular hole, in the middle unless its top left corner is given.
 
     Returns:
@@ -109,13 +210,13 @@ def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
     return plane
 
 
-def line_mask(size: tuple[int, int], lines: int, thickness: int, direction: Direction) -> Tensor:
+def line_mask(size: tuple[int, ...], lines: int, thickness: int, direction: Direction) -> Tensor:
     """Evenly spaced missing lines, each in the middle of its share of the image.
 
     Returns:
         `(H, W)`, boolean.
     """
-    one_of("direction", direction, ("horizontal", "vertical"))
+    one_of("direction", direction, get_args(Direction))
     lines = whole("lines", lines, low=1, do="give the number of missing lines")
     thickness = whole("thickness", thickness, low=1, do="give the lines' thickness in pixels")
     length = size[0] if direction == "horizontal" else size[1]
@@ -130,7 +231,7 @@ def line_mask(size: tuple[int, int], lines: int, thickness: int, direction: Dire
     return (seen[:, None] if direction == "horizontal" else seen[None, :]).expand(size)
 
 
-def file_mask(size: tuple[int, int], file: Path | str) -> Tensor:
+def file_mask(size: tuple[int, ...], file: Path | str) -> Tensor:
     """Black and white picture, white where a pixel is kept.
 
     Returns:
@@ -148,3 +249,24 @@ def file_mask(size: tuple[int, int], file: Path | str) -> Tensor:
             "white; threshold it and save it as PNG."
         )
     return plane > 0
+
+
+def own_mask(shape: tuple[int, ...], mask: Tensor) -> Tensor:
+    """Zeros and ones of one's own, if they are.
+
+    Returns:
+        Boolean, of shape `shape`.
+    """
+    try:
+        everywhere = torch.as_tensor(mask).detach().cpu().expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)} but the image {shape}; give one of the "
+            "image's shape, or one plane for all channels."
+        ) from None
+    if not ((everywhere == 0) | (everywhere == 1)).all():
+        raise ValueError(
+            f"the mask has values from {everywhere.min():g} to {everywhere.max():g}, expected "
+            "only 0 and 1; threshold it, or use stripes for gains."
+        )
+    return everywhere.bool()

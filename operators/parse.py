@@ -1,7 +1,9 @@
 """Operators from one line of text: `blur:sigma=2`, `mask:keep=0.2,seed=3`, `ct:angles=60`.
 
 A specification is a name and options, `name:option=value,option=value`. The options of a name are
-the keyword arguments of its constructor, and a value is read by the argument's annotation.
+the keyword arguments of its constructor, and a value is read by the argument's annotation. An
+operator that applies another takes it behind a bar, `slices:axis=0|ct:angles=60`: everything after
+the first bar is its option `operator`.
 """
 
 import inspect
@@ -16,18 +18,26 @@ from deepinv.physics import Physics
 
 from .blur import blur
 from .blur import image_shape as before_blur
+from .cassi import cassi
 from .compressed_sensing import compressed_sensing
 from .ct import ct
 from .denoise import denoise
 from .downsample import downsample
 from .downsample import image_shape as before_downsampling
-from .mask import mask
+from .lens import lens
+from .mask import mask, stripes
 from .mri import mri
-from .spectral import decolorise
+from .noncartesian import noncartesian
+from .pet import pet
+from .phase import phase
+from .photographic import hdr, jpeg, saturate
+from .slices import image_shape as before_slicing
+from .slices import slices
+from .spectral import decolorise, fusion, response
 from .spectral import image_shape as before_decolorising
 from .validate import image_size, nearest
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 class Entry(NamedTuple):
@@ -38,18 +48,30 @@ class Entry(NamedTuple):
 
 
 def _same(measured: Shape, **_: object) -> Shape:
-    return image_size(measured)
+    return image_size(measured, dims=(2, 3))
 
 
 OPERATORS: dict[str, Entry] = {
     "denoise": Entry(denoise, _same),
     "blur": Entry(blur, before_blur),
+    "lens": Entry(lens, _same),
     "mask": Entry(mask, _same),
+    "stripes": Entry(stripes, _same),
     "downsample": Entry(downsample, before_downsampling),
     "decolorise": Entry(decolorise, before_decolorising),
+    "hdr": Entry(hdr, _same),
+    "saturate": Entry(saturate, _same),
+    "jpeg": Entry(jpeg, _same),
+    "phase": Entry(phase),
+    "response": Entry(response),
+    "fusion": Entry(fusion),
+    "cassi": Entry(cassi),
     "cs": Entry(compressed_sensing),
     "ct": Entry(ct),
     "mri": Entry(mri),
+    "noncartesian": Entry(noncartesian),
+    "pet": Entry(pet),
+    "slices": Entry(slices, before_slicing),
 }
 
 
@@ -67,15 +89,15 @@ def parse(spec: str, image_shape: Sequence[int], *, noise: float = 0.0) -> Physi
     Args:
         spec: `name` or `name:option=value,...`, for example `"downsample:factor=4"`; whole
             numbers, decimals, words, `true`/`false`, files, and sizes such as `40x60`.
-        image_shape: `(C, H, W)` of one clean image.
+        image_shape: `(C, H, W)` of one clean image, or `(C, D, H, W)` of one volume.
         noise: standard deviation of Gaussian noise, unless the specification gives it.
 
     Returns:
         The operator; `.spec` holds the specification.
 
     Raises:
-        ValueError: unknown name, option or value (the nearest valid word is named), or whatever
-            the constructor refuses.
+        ValueError: unknown name, option or value (the nearest valid word is named), a volume for
+            an operator of flat images, or whatever the constructor refuses.
         FileNotFoundError: a file that is not there.
     """
     entry, options = _read_spec(spec)
@@ -83,7 +105,14 @@ def parse(spec: str, image_shape: Sequence[int], *, noise: float = 0.0) -> Physi
         raise ValueError(
             f"the noise is {noise} but {spec!r} says {options['noise']}; give it once."
         )
-    physics = entry.build(image_shape, **{"noise": noise, **options})
+    shape = image_size(image_shape, dims=(2, 3))
+    try:
+        physics = entry.build(shape, **{"noise": noise, **options})
+    except ValueError as error:
+        # the shape is a good one, so that only its number of dimensions can be refused
+        if str(error).startswith("image_shape is"):
+            raise ValueError(_other_dimensions(spec.strip(), shape)) from None
+        raise
     object.__setattr__(physics, "spec", spec)
     return physics
 
@@ -93,40 +122,69 @@ def image_shape_from(spec: str, measurement_shape: Sequence[int]) -> Shape:
 
     Args:
         spec: as for `parse`.
-        measurement_shape: `(C, H, W)` of one measured image.
+        measurement_shape: shape of one measured image.
 
     Returns:
-        `(C, H, W)` of one clean image.
+        `(C, H, W)` or `(C, D, H, W)` of one clean image.
 
     Raises:
         ValueError: a bad specification, or a measurement that does not tell the image's shape.
     """
     entry, options = _read_spec(spec)
-    if entry.clean is None:
-        name = spec.partition(":")[0].strip()
+    if entry.clean is None or len(measurement_shape) not in (3, 4):
         raise ValueError(
-            f"a measurement of '{name}' does not tell the image's shape; give --shape CxHxW."
+            f"a measurement of '{_name(spec)}' does not tell the image's shape; "
+            "give --shape CxHxW, or CxDxHxW for a volume."
         )
-    return entry.clean(image_size(measurement_shape), **options)
+    return entry.clean(image_size(measurement_shape, dims=(2, 3)), **options)
+
+
+def _other_dimensions(spec: str, shape: Shape) -> str:
+    size = "x".join(map(str, shape[1:]))
+    if len(shape) == 4:
+        return (
+            f"'{_name(spec)}' takes flat images (C, H, W) but the image is a volume of {size} "
+            f"voxels; write slices:axis=0|{spec}."
+        )
+    return (
+        f"'{_name(spec)}' takes volumes (C, D, H, W) but the image is flat, {size} pixels; "
+        "give a volume, or choose an operator of flat images."
+    )
+
+
+def _name(spec: str) -> str:
+    return spec.partition("|")[0].partition(":")[0].strip()
 
 
 def _read_spec(spec: str) -> tuple[Entry, dict[str, Any]]:
-    name, colon, rest = str(spec).partition(":")
+    outer, bar, inner = str(spec).partition("|")
+    name, colon, rest = outer.partition(":")
     name = name.strip()
     if name not in OPERATORS:
         raise ValueError(f"operator {name!r} is unknown; {nearest(name, list(OPERATORS))}.")
-    entry, read = OPERATORS[name], {}
-    for item in rest.split(",") if colon else []:
+    entry = OPERATORS[name]
+    if not bar:
+        return entry, _read_options(spec, name, rest.split(",") if colon else [])
+    if "operator" not in _options(entry.build):
+        raise ValueError(f"'{name}' applies no other operator; drop {bar + inner!r} from {spec!r}.")
+    options = _read_options(spec, name, rest.split(",") if rest.strip() else [])
+    if "operator" in options:
+        raise ValueError(f"{spec!r} gives operator twice; give it once.")
+    return entry, options | {"operator": inner.strip()}
+
+
+def _read_options(spec: str, name: str, items: Sequence[str]) -> dict[str, Any]:
+    known, options = _options(OPERATORS[name].build), {}
+    for item in items:
         option, equals, text = (part.strip() for part in item.partition("="))
         if not equals or not text:
             raise ValueError(f"{item!r} in {spec!r} has no value; write option=value.")
-        known = _options(entry.build)
         if option not in known:
             raise ValueError(f"'{name}' has no option {option!r}; {nearest(option, list(known))}.")
-        if option in read:
+        if option in options:
             raise ValueError(f"{spec!r} gives {option} twice; give it once.")
-        read[option] = _read_value(option, text, known[option].annotation)
-    return entry, read
+        options[option] = _read_value(option, text, known[option].annotation)
+    return options
 
 
 def _options(build: Callable[..., Physics]) -> dict[str, inspect.Parameter]:
@@ -140,21 +198,15 @@ def _options(build: Callable[..., Physics]) -> dict[str, inspect.Parameter]:
 
 
 def _read_value(option: str, text: str, annotation: Any) -> object:
-    for member in _members(annotation):
-        if typing.get_origin(member) is Literal:
-            words = typing.get_args(member)
-            if text not in words:
-                raise ValueError(f"{option} {text!r} is unknown; {nearest(text, words)}.")
-            return text
-        if reader := _reader(member):
-            read, expected = reader
-            try:
-                return read(text)
-            except ValueError:
-                raise ValueError(f"{option} is {text!r}, expected {expected}.") from None
-    raise ValueError(
-        f"{option} cannot be written in a specification; build the operator in Python."
-    )
+    readers = [reader for member in _members(annotation) if (reader := _reader(member))]
+    for read, _ in readers:
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    if words := [w for m in _members(annotation) for w in _words(m)]:
+        raise ValueError(f"{option} {text!r} is unknown; {nearest(text, words)}.")
+    raise ValueError(f"{option} is {text!r}, expected {' or '.join(e for _, e in readers)}.")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -162,6 +214,10 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     if isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union:
         return typing.get_args(annotation)
     return (annotation,)
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
 
 
 def _reader(annotation: Any) -> tuple[Callable[[str], object], str] | None:
@@ -174,8 +230,14 @@ def _reader(annotation: Any) -> tuple[Callable[[str], object], str] | None:
         str: (str, "a word"),
         Path: (Path, "a file"),
         tuple: (_read_size, "HEIGHTxWIDTH or HEIGHTxWIDTH+TOP+LEFT in pixels"),
-        Literal: (str, "a word"),
+        Literal: (lambda text: _read_word(text, _words(annotation)), "a word"),
     }.get(kind)
+
+
+def _read_word(text: str, words: Sequence[str]) -> str:
+    if text not in words:
+        raise ValueError(text)
+    return text
 
 
 def _read_bool(text: str) -> bool:

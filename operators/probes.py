@@ -1,38 +1,15 @@
 """What the operator doctor measures: one number for each property, zero when it holds exactly."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from deepinv.physics import LinearPhysics, Physics
-from deepinv.utils import TensorList
 from torch import Tensor
 
-from .validate import seeded
-
-# a Tensor, or the TensorList of a stacked physics, which deepinv leaves untyped
-Measurement: TypeAlias = Any
-
-
-class Draw:
-    """Random images and measurements of one precision from a private stream."""
-
-    def __init__(
-        self, image_shape: Sequence[int], dtype: torch.dtype, device: torch.device, seed: int
-    ) -> None:
-        self.shape, self.dtype, self.device = tuple(image_shape), dtype, device
-        self.generator = seeded(seed)
-
-    def image(self, batch: int = 2) -> Tensor:
-        """Uniform in [0, 1], where nonlinear operators live too: `(B, C, H, W)`."""
-        shape = (batch, *self.shape)
-        return torch.rand(shape, generator=self.generator, dtype=self.dtype).to(self.device)
-
-    def like(self, y: Measurement) -> Measurement:
-        """Standard normal numbers in the shape of a measurement."""
-        if isinstance(y, TensorList):
-            return TensorList([self.like(part) for part in parts(y)])
-        return torch.randn(y.shape, generator=self.generator, dtype=torch.float64).to(y)
+from .svd import Decomposed, svd
+from .vectors import Draw, Measurement, inner, norm, parts, relative
 
 
 class Probe(NamedTuple):
@@ -41,46 +18,48 @@ class Probe(NamedTuple):
     Attributes:
         name: its name.
         measure: `(physics, draw) -> number`.
-        limit: largest number that passes, given the rounding of the precision; None for any.
+        limit: `(physics, rounding of the precision) -> largest number that passes`, None for any.
         note: what the number is.
     """
 
     name: str
     measure: Callable[[Any, Draw], float]
-    limit: Callable[[float], float | None]
+    limit: Callable[[Any, float], float | None]
     note: str
 
 
-def parts(y: Measurement) -> list[Tensor]:
-    """The tensors of a measurement, most often one."""
-    return list(y.x) if isinstance(y, TensorList) else [y]
+def copied(physics: Physics) -> Physics:
+    """A copy; deepinv's `clone` walks through all it can reach and takes half a second."""
+    try:
+        return copy.deepcopy(physics)
+    except (TypeError, RuntimeError):  # an older torch cannot copy generators
+        return physics.clone()
 
 
-def inner(a: Measurement, b: Measurement) -> float:
-    """Real inner product over everything, in float64."""
-    return sum(_inner(p, q) for p, q in zip(parts(a), parts(b), strict=True))
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    return (a.detach().to(wide).conj() * b.detach().to(wide)).sum().real.item()
-
-
-def norm(a: Measurement) -> float:
-    """Euclidean norm over everything."""
-    return inner(a, a) ** 0.5
-
-
-def relative(difference: float, scale: float) -> float:
-    """`difference / scale`, 0 when both are 0."""
-    return difference / scale if scale > 0 else (0.0 if difference == 0 else float("inf"))
+def measuring(physics: Physics, draw: Draw) -> float:
+    """1 when a measurement is not finite."""
+    return float(not all(p.isfinite().all() for p in parts(physics.A(draw.image()))))
 
 
 def precision(physics: Physics, draw: Draw) -> float:
-    """1 when a measurement has not the precision of the image or is not finite."""
-    y = parts(physics.A(draw.image()))
-    kept = all(p.real.dtype == draw.dtype and p.isfinite().all() for p in y)
-    return 0.0 if kept else 1.0
+    """1 when a measurement has not the precision of the image."""
+    return float(any(p.real.dtype != draw.dtype for p in parts(physics.A(draw.image()))))
+
+
+def device(physics: Physics, draw: Draw) -> float:
+    """1 when its tensors lie on several devices, or some stay behind when it moves."""
+    state = [*physics.parameters(), *physics.buffers(), *parts(physics.A(draw.image()))]
+    if any(tensor.device != draw.device for tensor in state):
+        return 1.0
+    # without a second device, tensors without values tell as well what stays behind
+    second = torch.device(
+        "cuda" if draw.device.type == "cpu" and torch.cuda.is_available() else "meta"
+    )
+    try:
+        y = parts(copied(physics).to(second).A(draw.image().to(second)))
+    except Exception as error:  # values may be needed, or an operation unknown to the device
+        return float("same device" in str(error) or "expected device" in str(error))
+    return float(any(part.device.type != second.type for part in y))
 
 
 def determinism(physics: Physics, draw: Draw) -> float:
@@ -145,6 +124,39 @@ def pseudo_inverse(physics: LinearPhysics, draw: Draw) -> float:
     return relative(norm(physics.A(physics.A_dagger(y)) - y), norm(y))
 
 
+def optimality(physics: LinearPhysics, draw: Draw) -> float:
+    """`|gamma A^T (A x - y) + x - z|` at `x = prox_l2(z, y, gamma)`, over `|gamma A^T y + z|`."""
+    gamma, z, y = 3.0, draw.image(), physics.A(draw.image())
+    x = physics.prox_l2(z, y, gamma)
+    gradient = gamma * physics.A_adjoint(physics.A(x) - y) + x - z
+    return relative(norm(gradient), norm(gamma * physics.A_adjoint(y) + z))
+
+
+def orthonormal_images(physics: LinearPhysics, draw: Draw) -> float:
+    """`|V^T V c - c|`."""
+    form = svd(physics)
+    c = draw.like(form.Vt(draw.image()))
+    return relative(norm(form.Vt(form.V(c)) - c), norm(c))
+
+
+def orthonormal_measurements(physics: LinearPhysics, draw: Draw) -> float:
+    """`|U^T U c - c|` for coordinates with `s > 0`."""
+    form = svd(physics)
+    c = draw.like(form.Vt(draw.image()))
+    seen = form.s > 0
+    c = torch.where(seen, c, 0)
+    return relative(norm(torch.where(seen, form.Ut(form.U(c)), 0) - c), norm(c))
+
+
+def decomposition(physics: LinearPhysics, draw: Draw) -> float:
+    """`|U s V^T x - A x|`, infinite for a negative singular value."""
+    form, x = svd(physics), draw.image()
+    y = physics.A(x)
+    if bool((form.s < 0).any()):
+        return float("inf")
+    return relative(norm(form.U(form.s * form.Vt(x)) - y), norm(y))
+
+
 def linear_gradient(physics: LinearPhysics, draw: Draw) -> float:
     """Back-propagation through `A` against `A_adjoint`."""
     x = draw.image()
@@ -157,9 +169,14 @@ def gradient(physics: Physics, draw: Draw) -> float:
     """Back-propagation through `A` against central differences, relative."""
     x, step = draw.image(), draw.image() - 0.5
     h = 1e-6 if draw.dtype == torch.float64 else 1e-3
-    slope = (physics.A(x + h * step) - physics.A(x - h * step)) / (2 * h)
-    gap = abs(inner(slope, slope) - inner(_vjp(physics, x, slope), step))
-    return relative(gap, inner(slope, slope))
+    y, after, before = (physics.A(x + shift * step) for shift in (0, h, -h))
+    slope = (after - before) / (2 * h)
+    v = draw.like(slope)
+    v = slope + v * (norm(slope) / norm(v))  # also where the slope is zero
+    for part, left, right in zip(parts(v), parts(y - before), parts(after - y), strict=True):
+        part[(right - left).abs() > 0.01 * (left.abs() + right.abs())] = 0  # a kink
+    gap = abs(inner(slope, v) - inner(_vjp(physics, x, v), step))
+    return relative(gap, norm(slope) * norm(v))
 
 
 def _vjp(physics: Physics, x: Tensor, v: Measurement) -> Tensor:
@@ -169,20 +186,56 @@ def _vjp(physics: Physics, x: Tensor, v: Measurement) -> Tensor:
     return vjp
 
 
+def _inverse_limit(physics: LinearPhysics, rounding: float) -> float | None:
+    """What the operator declares; far less where a decomposition inverts every singular value."""
+    declared = getattr(physics, "dagger_tolerance", 1e-2)
+    if not isinstance(physics, Decomposed) or declared != Decomposed.dagger_tolerance:
+        return declared
+    if rounding > 1e-9:
+        return declared
+    s = physics.svd().s
+    cut = (s > 0) & (s <= physics.cutoff * s.max())
+    return declared if bool(cut.any()) else 1e-9
+
+
+# a step may cross the kink of a clip at a few pixels of very many
+_KINK = 1e-5
+
+
+def _gradient_limit(physics: Physics, rounding: float) -> float | None:
+    """A declared stand-in for the gradient is not the gradient."""
+    return None if getattr(physics, "surrogate", "") else max(1e4 * rounding, _KINK)
+
+
+def _prox_limit(physics: LinearPhysics, rounding: float) -> float:
+    """Exact for a decomposition; the conjugate gradients of deepinv stop early."""
+    if isinstance(physics, Decomposed):
+        return 100 * rounding
+    return 1e-4 if hasattr(physics, "dagger_tolerance") else 1e-2
+
+
+# the rest is not asked where this fails
+FIRST = Probe("measures", measuring, lambda p, r: 0.0, "0 when A returns finite numbers")
 ANY: list[Probe] = [
-    Probe("precision kept", precision, lambda r: 0.0, "0 when A keeps the dtype and is finite"),
-    Probe("determinism", determinism, lambda r: r, "two calls of A"),
-    Probe("input unchanged", input_change, lambda r: 0.0, "change of the tensors given"),
-    Probe("batch independence", batch, lambda r: 10 * r, "one image alone and in a batch"),
+    Probe("precision kept", precision, lambda p, r: 0.0, "0 when A keeps the dtype"),
+    Probe("device", device, lambda p, r: 0.0, "0 when all tensors move together"),
+    Probe("determinism", determinism, lambda p, r: r, "two calls of A"),
+    Probe("input unchanged", input_change, lambda p, r: 0.0, "change of the tensors given"),
+    Probe("batch independence", batch, lambda p, r: 10 * r, "one image alone and in a batch"),
 ]
 LINEAR: list[Probe] = [
-    Probe("linearity", linearity, lambda r: 10 * r, "A(ax + bz) against a Ax + b Az"),
-    Probe("adjoint", adjoint, lambda r: r, "<Au, v> against <u, A'v>, over |Au| |v|"),
-    Probe("gradient", linear_gradient, lambda r: 10 * r, "autograd against A_adjoint"),
-    # iterative pseudo-inverses stop early
-    Probe("pseudo-inverse", pseudo_inverse, lambda r: 1e-2, "A A_dagger A x against A x"),
-    Probe("norm", largest_singular_value, lambda r: None, "largest singular value, from below"),
+    Probe("linearity", linearity, lambda p, r: 10 * r, "A(ax + bz) against a Ax + b Az"),
+    Probe("adjoint", adjoint, lambda p, r: r, "<Au, v> against <u, A'v>, over |Au| |v|"),
+    Probe("gradient", linear_gradient, lambda p, r: 10 * r, "autograd against A_adjoint"),
+    Probe("pseudo-inverse", pseudo_inverse, _inverse_limit, "A A_dagger A x against A x"),
+    Probe("prox", optimality, _prox_limit, "gradient of what prox_l2 minimises"),
+    Probe("norm", largest_singular_value, lambda p, r: None, "largest singular value, from below"),
+]
+DECOMPOSED: list[Probe] = [
+    Probe("svd: A", decomposition, lambda p, r: 10 * r, "U s V'x against Ax"),
+    Probe("svd: V", orthonormal_images, lambda p, r: 10 * r, "V'V c against c"),
+    Probe("svd: U", orthonormal_measurements, lambda p, r: 10 * r, "U'U c against c where s > 0"),
 ]
 NONLINEAR: list[Probe] = [
-    Probe("gradient", gradient, lambda r: 1e4 * r, "autograd against central differences"),
+    Probe("gradient", gradient, _gradient_limit, "autograd against central differences"),
 ]

@@ -12,6 +12,7 @@ from .diagnostics import tweedie_gap as tweedie_gap
 from .exact import Dirac as Dirac
 from .exact import Gaussian as Gaussian
 from .exact import GaussianMixture as GaussianMixture
+from .latent import Latent as Latent
 from .predictions import from_x0 as from_x0
 from .predictions import to_x0 as to_x0
 from .tiled import Tiled as Tiled
@@ -26,6 +27,7 @@ __all__ = [
     "Dirac",
     "Gaussian",
     "GaussianMixture",
+    "Latent",
     "Tiled",
     "available",
     "from_deepinv",

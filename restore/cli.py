@@ -135,6 +135,13 @@ def image(
     std: Annotated[
         Path | None, typer.Option(help="Write the pixelwise std of the samples here.")
     ] = None,
+    low: Annotated[
+        Path | None, typer.Option(help="Write the lower bound of every pixel here, with --high.")
+    ] = None,
+    high: Annotated[Path | None, typer.Option(help="Write the upper bound here.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Bounds that keep their promise: see `restore calibrate`.")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="CxHxW", help="Size of the clean image, if not told.")
     ] = None,
@@ -153,6 +160,8 @@ def image(
     """
     _refuse_numbers(samples, noise, batch_size)
     size = None if shape is None else _read_shape(shape)
+    if (low is None) != (high is None):
+        raise ValueError("--low and --high are the two ends of one interval; give both.")
     from restore.filework import restore_file
 
     result, story = restore_file(
@@ -165,6 +174,8 @@ def image(
         samples=samples,
         seed=seed,
         std=std,
+        interval=None if low is None or high is None else (low, high),
+        calibration=calibration,
         image_shape=size,
         batch_size=batch_size,
         device=device,
@@ -206,18 +217,85 @@ def degrade(
 
 
 @app.command()
-def check(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="For example blur:sigma=2.")],
-    shape: Annotated[str, typer.Option(metavar="CxHxW", help="Size of the image.")] = "3x64x64",
+def calibrate(
+    sources: Annotated[list[Path], typer.Argument(metavar="IN...", help="Clean files, folders.")],
+    out: Output,
+    operator: Operator,
+    noise: Noise,
+    level: Annotated[float, typer.Option(help="Share of pixels to cover.")] = 0.8,
+    crop: Annotated[int | None, typer.Option(help="Use the middle of so many pixels.")] = None,
+    solver: Solver = None,
+    prior: Prior = None,
+    samples: Samples = 9,
     seed: Seed = 0,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Test an operator: linear, adjoint, repeatable."""
-    import operators
+    """Measure how far intervals can be trusted.
 
-    size = _read_shape(shape)
-    report = operators.check(operators.parse(spec, size), size, seed=seed)
-    _say(str(report))
-    if not report.ok:
+    Damages clean images, restores them, and stretches the samples' intervals until they cover
+    --level of the pixels on average over new images of the same kind (conformal risk control). Use
+    the result with `restore image --calibration OUT --low ... --high ...`.
+    """
+    _refuse_numbers(samples, noise)
+    from restore.filework import calibrate_files
+
+    fitted = calibrate_files(
+        sources,
+        out,
+        operator,
+        noise=noise,
+        level=level,
+        crop=crop,
+        prior=prior,
+        solver=solver,
+        samples=samples,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        progress=False if quiet else None,
+    )
+    if not quiet:
+        _say(f"{fitted}.\nWrote {out}.", to_stderr=True)
+
+
+@app.command()
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            help="For example blur:sigma=2; or your own, file.py:function or module:function.",
+        ),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="CxHxW", help="One size, or CxDxHxW; by default eleven."),
+    ] = None,
+    seed: Seed = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Every number.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Test an operator: adjoint, inverse, gradient, and more.
+
+    At even, odd and oblong sizes and on volumes, in float32 and float64. Your own operator is a
+    function that takes an image shape (C, H, W) or (C, D, H, W) and returns a deepinv physics; a
+    ValueError from it means that it does not take that size.
+    """
+    import operators
+    from restore import findings
+    from restore.target import maker
+
+    sizes = None if shape is None else [_read_shape(shape)]
+    sweep = operators.sweep(maker(target), sizes, seed=seed)
+    if sweep.refusal:
+        raise ValueError(sweep.refusal)
+    if as_json:
+        _print_json(findings.as_dict(target, sweep))
+    else:
+        _show(findings.show(target, sweep, verbose=verbose))
+    if not sweep.ok:
         raise typer.Exit(1)
 
 
@@ -335,8 +413,10 @@ def _refuse_numbers(samples: int, noise: float | None, batch_size: int | None = 
 
 def _read_shape(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"--shape is '{text}', expected CxHxW, for example 3x256x256.")
+    if len(parts) not in (3, 4) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(
+            f"--shape is '{text}', expected CxHxW, for example 3x256x256, or CxDxHxW of a volume."
+        )
     return tuple(map(int, parts))
 
 

@@ -7,6 +7,7 @@ network calls, and draws noise from one stream a sample. Solvers work on it in t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from deepinv.physics import LinearPhysics, Physics
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from operators import noise_sigma
 from operators.linalg import proximal
+from operators.svd import SVD, svd
 from priors import Denoiser
 
 # odd and irregular numbers: neighbouring seeds give unrelated streams, and none is a small integer
@@ -25,10 +27,13 @@ _WEAK = 1e-3  # singular values below its root are not trusted for a start
 
 @dataclass
 class Count:
-    """Network calls of a chunk; a batched call counts once, being one call for each sample."""
+    """Network calls for every sample of the result: a call on as many images as it has counts once.
 
-    forwards: int = 0
-    vjps: int = 0
+    A method that moves more particles than it returns pays for all of them.
+    """
+
+    forwards: float = 0
+    vjps: float = 0
 
 
 def stream(seed: int, sample: int) -> torch.Generator:
@@ -54,6 +59,8 @@ class Problem:
         observed: 1 where `A` has a row that is not zero, else 0; broadcasts against `y`.
         init: start image `(N, C, *spatial)` when the user gave one.
         count: network calls so far.
+        per_call: most images in one network call, for methods that move a population.
+        notes: what the solver reports of its run, see `Result.notes`.
     """
 
     y: Tensor
@@ -65,6 +72,13 @@ class Problem:
     observed: Tensor
     init: Tensor | None = None
     count: Count = field(default_factory=Count)
+    per_call: int | None = None
+    notes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Number B of measurements; the first B entries of `y` are all there are."""
+        return self.shape[0] // len(self.streams)
 
     @property
     def scale(self) -> float:
@@ -99,6 +113,18 @@ class Problem:
         assert isinstance(self.operator, LinearPhysics)
         return self._by_sample(self.operator.A_adjoint, y)
 
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """Apply the pseudo-inverse."""
+        return self._by_sample(self.operator.A_dagger, y)
+
+    def svd(self) -> SVD:
+        """Singular value decomposition of the operator, `s` one for each coordinate `(N, ...)`."""
+        one = svd(self.operator)
+        like = one.Vt(torch.zeros((self.images, *self.shape[1:])).to(self.y))
+        s = one.s.to(self.y).expand(like.shape).repeat(len(self.streams), *[1] * (like.ndim - 1))
+        maps = {name: partial(self._by_sample, getattr(one, name)) for name in ("Vt", "V", "U", "Ut")}
+        return SVD(s=s, **maps)
+
     def gram_spectrum(self, power: Tensor) -> Tensor | None:
         """Spectrum of `A C A^T` for stationary `C`, or None where `A` does not keep it so."""
         known = getattr(self.operator, "gram_spectrum", None)
@@ -115,31 +141,32 @@ class Problem:
 
     def _by_sample(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Call the operator on B images at a time: its masks or maps may have batch size B."""
-        images = self.shape[0] // len(self.streams)
-        if images == 1 or len(self.streams) == 1:
+        if self.images == 1 or len(self.streams) == 1:
             return call(x)
-        return torch.cat([call(part) for part in x.split(images)])
+        return torch.cat([call(part) for part in x.split(self.images)])
 
     # -- the prior ---------------------------------------------------------------------------
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Return `D(x, sigma)`; one forward."""
-        self.count.forwards += 1
+        self.count.forwards += len(x) / self.shape[0]
         with torch.no_grad():
             return self.prior(x, sigma)
 
-    def linearise(self, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def linearise(
+        self, x: Tensor, sigma: float | Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return `D(x, sigma)` and the product `v -> J^T v` with its Jacobian; one forward now.
 
         Every product costs one vector-Jacobian product.
         """
-        self.count.forwards += 1
+        self.count.forwards += len(x) / self.shape[0]
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             denoised = self.prior(x, sigma)
 
         def vjp(v: Tensor) -> Tensor:
-            self.count.vjps += 1
+            self.count.vjps += len(x) / self.shape[0]
             if not denoised.requires_grad:  # a point-mass prior does not depend on x
                 return torch.zeros_like(x)
             return torch.autograd.grad(denoised, x, v, retain_graph=True)[0]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "diverged", "inconsistent with data"]
 
 _INCONSISTENT = 2.0  # residual power, in noise powers, above which a sample does not explain y
+_FEW = 3.3  # of few measurements: standard scores above which chance does not explain it either
 
 
 @dataclass(frozen=True)
@@ -225,17 +226,35 @@ def order_statistic(ordered: Tensor, q: float) -> Tensor:
     return torch.lerp(ordered[low], ordered[min(low + 1, len(ordered) - 1)], rank - low)
 
 
-def judge(misfit: Tensor, diverged_at: int | None, remedy: str) -> tuple[Status, str]:
-    """Turn numbers into a status and what to do about it."""
+def judge(
+    misfit: Tensor, diverged_at: int | None, remedy: str, measurements: Tensor | None = None
+) -> tuple[Status, str]:
+    """Turn numbers into a status and what to do about it.
+
+    Args:
+        misfit: `(B,)`, see `Result.misfit`.
+        diverged_at: the step at which the solver gave up, or None.
+        remedy: the solver's advice.
+        measurements: how many there are of every image `(B,)`; a misfit of a few is chance.
+    """
     if diverged_at is not None or not bool(torch.isfinite(misfit).all() | misfit.isnan().all()):
         return "diverged", f"stopped at step {diverged_at}; {remedy}"
-    if bool((misfit > _INCONSISTENT).any()):
+    if bool((misfit > _tolerated(misfit, measurements)).any()):
         worst = float(misfit.max())
         return "inconsistent with data", (
             f"the residual has {worst:.1f} times the power of the noise: give the true noise "
             f"level, check the operator, or {remedy}"
         )
     return "ok", ""
+
+
+def _tolerated(misfit: Tensor, measurements: Tensor | None) -> Tensor:
+    """Largest misfit of a sound sample; of m measurements a chi-square (Wilson, Hilferty 1931)."""
+    limit = torch.full_like(misfit, _INCONSISTENT)
+    if measurements is None:
+        return limit
+    spread = 2 / (9 * measurements.to(misfit).clamp_min(1))
+    return torch.maximum(limit, (1 - spread + _FEW * spread.sqrt()) ** 3)
 
 
 def provenance(solver: object, prior: Denoiser, operator: Physics, seed: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from operators import noise_sigma
 from operators.svd import has_svd
-from priors import Denoiser
+from priors import Denoiser, Latent
 from restore.problem import Count, Problem, gaussian_sigma, observed_rows, stream
 from restore.result import Cost, Result, judge, provenance
 
@@ -30,6 +30,8 @@ log = logging.getLogger("restore")
 # Half-ranges from the middle. Sound solvers pass through wild estimates: DiffPIR's first, at noise
 # level s, is off by some (s / 2 sigma_y) noise stds where A is weakest, a few hundred half-ranges.
 _RUNAWAY = 1000.0
+
+_ENTRIES = 2**21  # of the images in one network call, for methods that move a population
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Solver:
             decomposition), "gaussian" (noise), "noise" (sigma_y > 0).
         cost: network calls a sample, in words.
         posterior: what the spread of its samples is.
+        joint: whether the samples of an image are drawn together, from one population. The set of
+            S samples is then a function of the seed, S and the image; otherwise sample i is one of
+            the seed, i and the image.
+        latent: whether it takes a prior on the latents of an autoencoder, `priors.Latent`.
     """
 
     name: ClassVar[str]
@@ -59,6 +65,8 @@ class Solver:
     requires: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str]
     posterior: ClassVar[str]
+    joint: ClassVar[bool] = False
+    latent: ClassVar[bool] = False
     remedy: ClassVar[str] = "use more steps, or check the operator with `restore check`"
 
     @property
@@ -69,6 +77,14 @@ class Solver:
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Run the algorithm on one chunk, yielding estimates `(N, C, *spatial)`."""
         raise NotImplementedError
+
+    def stand_in(self, observed: Tensor) -> "tuple[Solver, str] | None":
+        """Name another solver that must do the work, and why in one sentence.
+
+        Args:
+            observed: 1 where a measurement sees the image, else 0, shaped like `y`.
+        """
+        return None
 
     def __call__(
         self,
@@ -94,7 +110,8 @@ class Solver:
             init: start image `(B, C, *spatial)` for solvers that take one.
             progress: show a bar; None shows it on a terminal only.
             callback: called with a `Step` after every step.
-            batch_size: samples computed together; as many as fit 16 images by default.
+            batch_size: samples computed together, as many as fit 16 images by default; of a joint
+                solver the particles of an image in one network call, which bounds its memory.
 
         Returns:
             A `Result` with `samples` `(S, B, C, *spatial)`.
@@ -106,13 +123,31 @@ class Solver:
         _refuse_values("measurement", y)
         self._check_operator(operator)
         x = _clean_like(y, operator, init)
-        _check_prior(prior, x)
-        batch = len(y)
-        per_chunk = max(1, min(samples, batch_size or max(1, 16 // batch)))
-        chunks = [range(i, min(i + per_chunk, samples)) for i in range(0, samples, per_chunk)]
+        _check_prior(prior, x, self)
         observed = observed_rows(operator, x, y)
+        if (other := self.stand_in(observed.expand_as(y))) is not None:
+            solver, reason = other
+            log.warning("%s: %s", self.name, reason)
+            result = solver(
+                y,
+                operator,
+                prior,
+                samples=samples,
+                seed=seed,
+                init=init,
+                progress=progress,
+                callback=callback,
+                batch_size=batch_size,
+            )
+            about = provenance(self, prior, operator, seed)
+            return replace(result, provenance=about, notes={**result.notes, "instead": reason})
+        batch = len(y)
+        per_chunk = min(samples, batch_size or max(1, 16 // batch))
+        if self.joint:
+            per_chunk = samples
+        chunks = [range(i, min(i + per_chunk, samples)) for i in range(0, samples, per_chunk)]
         sigma = self._sigma(operator, batch, y)
-        count, started = Count(), time.perf_counter()
+        count, notes, started = Count(), {}, time.perf_counter()
         kept, diverged_at = [], None
         bar = tqdm(
             total=len(chunks) * self.length,
@@ -133,6 +168,8 @@ class Solver:
                     observed=observed.repeat(s, *[1] * (y.ndim - 1)),
                     init=None if init is None else init.to(y).repeat(s, *[1] * (x.ndim - 1)),
                     count=count,
+                    per_call=batch * (batch_size or max(1, _ENTRIES // x.numel())),
+                    notes=notes,
                 )
                 estimate, failed = self._run(problem, bar, callback)
                 kept.append(estimate.reshape(s, batch, *x.shape[1:]))
@@ -141,7 +178,8 @@ class Solver:
                     break
         drawn = torch.cat(kept)
         misfit = _misfit(drawn, y, operator, observed, sigma)
-        status, remedy = judge(misfit, diverged_at, self.remedy)
+        seen = observed.expand_as(y).flatten(1).sum(1)
+        status, remedy = judge(misfit, diverged_at, self.remedy, seen)
         if status != "ok":
             log.warning("%s: %s; %s", self.name, status, remedy)
         return Result(
@@ -156,6 +194,7 @@ class Solver:
                 peak_memory=_peak_memory(y.device),
             ),
             provenance=provenance(self, prior, operator, seed),
+            notes=notes,
         )
 
     def _run(
@@ -211,7 +250,12 @@ class Solver:
             )
 
 
-def _check_prior(prior: Denoiser, x: Tensor) -> None:
+def _check_prior(prior: Denoiser, x: Tensor, solver: Solver) -> None:
+    if isinstance(prior, Latent) and not solver.latent:
+        raise ValueError(
+            f"prior '{prior.card.name}' lives on the latents of an autoencoder and solver "
+            f"'{solver.name}' on pixels; use solver {_for_latents()}."
+        )
     if max(x.shape[2:]) < 2:
         raise ValueError(
             f"an image of {'x'.join(map(str, x.shape[2:]))} pixels holds nothing to restore; "
@@ -264,6 +308,12 @@ def _who_can(operator: Physics) -> str:
 
     able = [name for name, solver in available().items() if solver.lacks(operator) is None]
     return f"solver '{able[0]}' can use it" if able else "no solver here can use it as it is"
+
+
+def _for_latents() -> str:
+    from restore.solvers import available
+
+    return " or ".join(f"'{name}'" for name, solver in available().items() if solver.latent)
 
 
 def _clean_like(y: Tensor, operator: Physics, init: Tensor | None) -> Tensor:

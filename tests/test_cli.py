@@ -156,7 +156,7 @@ REFUSED = {
     "device": ([*GOOD, "--device", "quantum"], "device 'quantum'"),
     "samples": ([*GOOD, "--samples", "0"], "--samples is 0"),
     "batch": ([*GOOD, "--batch-size", "0"], "--batch-size is 0"),
-    "std is out": ([*GOOD, "--std", "../{}/new.png"], "name two files"),
+    "std is out": ([*GOOD, "--std", "../{}/new.png"], "name different files"),
     "std of one": ([*GOOD, "--samples", "1", "--std", "s.png"], "at least 2 samples"),
     "suffix": ([*GOOD[:3], "new.gif", *GOOD[4:]], "'.gif'"),
     "exists": ([*GOOD[:3], "grey.png", *GOOD[4:]], "'grey.png' exists"),

@@ -11,25 +11,35 @@ import priors
 import restore
 from operators.linalg import dot
 from priors import Dirac, Gaussian, GaussianMixture
-from priors.exact import Hartley
+from priors.bases import Hartley
 from priors.schedules import DDPM
 from restore.bench.posterior import bias_and_ratio
 from restore.problem import stream
 from restore.solvers import available
 from restore.solvers.diffpir import DiffPIR
 from restore.solvers.dps import DPS
+from restore.solvers.flowchef import FlowChef
 from restore.solvers.mmps import MMPS
 from restore.solvers.moment_ladder import MomentLadder, lanczos_root
+from restore.solvers.psld import PSLD
 from restore.solvers.red_diff import WEIGHTINGS, REDDiff
+from restore.solvers.replacement import Replacement
+from restore.solvers.stsl import STSL
+from restore.solvers.twisted_smc import TwistedSMC
 from restore.spectrum import RadialSpectrum
 
 F64 = torch.float64
 CHEAP = {
     "moment-ladder": MomentLadder(levels=3, sweeps=1),
     "mmps": MMPS(levels=4),
+    "twisted-smc": TwistedSMC(levels=3, min_particles=6, restart_levels=3, m_max=256),
     "red-diff": REDDiff(steps=5),
     "diffpir": DiffPIR(steps=5),
     "dps": DPS(steps=5),
+    "psld": PSLD(steps=5),
+    "stsl": STSL(steps=5, inner=2),
+    "flowchef": FlowChef(steps=5),
+    "replacement": Replacement(steps=5),
 }
 
 
@@ -80,8 +90,9 @@ def test_samples_do_not_depend_on_the_batch_around_them(name, blurred):
     for batch_size in (1, 2):
         again = solver(y, operator, prior, samples=4, seed=0, batch_size=batch_size).samples
         torch.testing.assert_close(again, four, **close)
-    eight = solver(y, operator, prior, samples=8, seed=0).samples
-    torch.testing.assert_close(eight[3], four[3], **close)
+    if not solver.joint:
+        eight = solver(y, operator, prior, samples=8, seed=0).samples
+        torch.testing.assert_close(eight[3], four[3], **close)
     assert not torch.equal(solver(y, operator, prior, samples=1, seed=1).samples[0], four[0])
 
 
@@ -133,7 +144,7 @@ def test_every_estimate_is_reported_and_every_call_counted(name, blurred):
     class Counting(Gaussian):
         def forward(self, x, sigma, **kwargs):
             nonlocal calls
-            calls += 1
+            calls += len(x)
             return super().forward(x, sigma, **kwargs)
 
     counting = Counting(prior.mean, prior.basis, prior.variances)
@@ -141,7 +152,7 @@ def test_every_estimate_is_reported_and_every_call_counted(name, blurred):
     result = CHEAP[name](y, operator, counting, callback=seen.append)
     assert [s.index for s in seen] == list(range(CHEAP[name].length))
     assert torch.equal(seen[-1].x, result.samples[0])
-    assert result.cost.forwards == calls
+    assert result.cost.forwards == pytest.approx(calls)
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -163,7 +174,8 @@ def test_a_diverging_solver_says_so_within_ten_steps(name, blurred):
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_known_image_comes_back_from_a_point_mass_prior(name):
     x = torch.rand((1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
-    operator = operators.parse("mask:keep=0.5", (1, 8, 8), noise=0.05).to(F64)
+    noise = 0.0 if name == "replacement" else 0.05  # it copies what was measured
+    operator = operators.parse("mask:keep=0.5", (1, 8, 8), noise=noise).to(F64)
     y = operators.measure(operator, x[None], seed=2)
     solver = {"red-diff": REDDiff(steps=400, lr=0.05, lam=100.0)}.get(name, CHEAP[name])
     result = solver(y, operator, Dirac(x[None]))

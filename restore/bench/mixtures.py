@@ -24,6 +24,7 @@ from torch import Tensor
 
 import operators
 from priors import Gaussian, GaussianMixture
+from priors.posteriors import MixturePosterior
 from restore.bench.problems import Case
 from restore.bench.scores import bias_and_ratio, mode_error
 from restore.solver import Solver
@@ -190,7 +191,10 @@ def _row(
 ) -> Row:
     """Pool the problems of one solver."""
     p = len(cases)
-    modes = [mode_error(d.samples, c.posterior) for c, d in zip(cases, drawn, strict=True)]
+    modes = []
+    for case, d in zip(cases, drawn, strict=True):
+        assert isinstance(case.posterior, MixturePosterior)
+        modes.append(mode_error(d.samples, case.posterior))
     scores = [
         bias_and_ratio(d.samples, c.posterior.mean, c.posterior.std)
         for c, d in zip(cases, drawn, strict=True)

@@ -13,10 +13,31 @@ DEFAULT = "moment-ladder"
 
 def available() -> dict[str, type["Solver"]]:
     """Name -> class of every solver, the default first."""
+    from restore.solvers.ddnm import DDNM
+    from restore.solvers.ddrm import DDRM
     from restore.solvers.diffpir import DiffPIR
     from restore.solvers.dps import DPS
+    from restore.solvers.flowchef import FlowChef
     from restore.solvers.mmps import MMPS
     from restore.solvers.moment_ladder import MomentLadder
+    from restore.solvers.psld import PSLD
     from restore.solvers.red_diff import REDDiff
+    from restore.solvers.replacement import Replacement
+    from restore.solvers.stsl import STSL
+    from restore.solvers.twisted_smc import TwistedSMC
 
-    return {solver.name: solver for solver in (MomentLadder, MMPS, REDDiff, DiffPIR, DPS)}
+    solvers = (
+        MomentLadder,
+        MMPS,
+        TwistedSMC,
+        REDDiff,
+        DiffPIR,
+        DPS,
+        DDRM,
+        DDNM,
+        PSLD,
+        STSL,
+        FlowChef,
+        Replacement,
+    )
+    return {solver.name: solver for solver in solvers}

@@ -1,0 +1,134 @@
+"""DAPS: decoupled annealing posterior sampling.
+
+Zhang, Chu, Berner, Meng, Anandkumar, Song, *Improving Diffusion Inverse Problem Solving with
+Decoupled Noise Annealing*, CVPR 2025, arXiv:2407.01521, algorithm 1, for images in pixels.
+
+    symbol            name here     meaning
+    sigma_t           s             annealing level
+    x_hat_0           centre        where the probability flow from x_t ends
+    r_t               spread        std about it, `r_t = sigma_t` in the paper
+    beta_y            tau           std of the measurement in the sampler's target
+    eta_t             h             Langevin step
+
+At every level: follow the flow to a clean image; sample
+
+    exp(-|y - A(x)|^2 / (2 tau^2) - |x - centre|^2 / (2 spread^2))
+
+by Langevin steps from there; noise the sample to the next level. Levels are thereby decoupled.
+
+In the released code the gradient is that of `|y - A x|^2 / tau^2`, so that its sampler's tau is
+`0.01 / sqrt(2)` in the notation above, whatever the noise; its step 1e-4 sits on the limit of
+stability for an operator of norm 1. `DAPS.paper()` is that. By default tau is the noise of the
+measurement and the step is half of `1 / L`, L the curvature of the target, from one power iteration.
+Data under other noise enter by their own likelihood and need no tau.
+
+Two approximations remain. The end of the flow is no mean and `sigma_t` no conditional std: without
+data, N(0, 1) comes back with variance 2.1 where the inner sampler is exact. `variance` is the
+reference without them: centre D and `spread^2 = c s^2 / (c + s^2)` give the posterior of a prior
+`N(m, c I)`, `inner="exact"` its samples. Constants are those of images in [-1, 1].
+
+Cost: `ode_steps` forwards a level, no derivative of the network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from operators.linalg import dot, proximal
+from priors.schedules import edm_levels
+from restore.problem import Problem
+from restore.solver import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAPS(Solver):
+    """Decoupled annealing posterior sampling; see the module's docstring.
+
+    Args:
+        levels: N, annealing levels before the end, without noise.
+        sigma_max: first level.
+        sigma_min: last level.
+        ode_steps: Euler steps of the probability flow, a forward each.
+        langevin_steps: K, steps of the inner sampler.
+        tau: std of the measurement in its target, for images in [-1, 1]; None is the true one.
+        step: "stable" takes `relative_step / L`; "paper" takes `lr`, falling to `lr_ratio lr`.
+        relative_step: of "stable"; 2 is the limit of stability, and the spread is inflated by up
+            to `1 / (1 - relative_step / 2)` in variance.
+        lr: of "paper".
+        lr_ratio: of "paper".
+        inner: "langevin", or "exact" samples by a linear solve, for a linear operator with
+            Gaussian noise.
+        variance: c of the reference mode; None is the paper's centre and spread.
+    """
+
+    name: ClassVar[str] = "daps"
+    paper: ClassVar[str] = "Zhang et al. 2025, decoupled annealing posterior sampling"
+    requires: ClassVar[tuple[str, ...]] = ()
+    cost: ClassVar[str] = "1000 forwards"
+    posterior: ClassVar[str] = "approximate: wide where little is measured"
+    remedy: ClassVar[str] = "use more langevin_steps or a smaller relative_step"
+
+    levels: int = 200
+    sigma_max: float = 100.0
+    sigma_min: float = 0.1
+    ode_steps: int = 5
+    langevin_steps: int = 100
+    tau: float | None = None
+    step: Literal["stable", "paper"] = "stable"
+    relative_step: float = 0.5
+    lr: float = 1e-4
+    lr_ratio: float = 0.01
+    inner: Literal["langevin", "exact"] = "langevin"
+    variance: float | None = None
+
+    @classmethod
+    def paper_settings(cls) -> "DAPS":
+        """Step and tau of the released code for super-resolution, blur and random inpainting."""
+        return cls(tau=0.01 / 2**0.5, step="paper")
+
+    def __post_init__(self) -> None:
+        if not (self.levels >= 2 and self.ode_steps >= 1 and self.langevin_steps >= 1):
+            raise ValueError(
+                "daps needs levels >= 2, ode_steps >= 1 and langevin_steps >= 1, found "
+                f"{self.levels}, {self.ode_steps}, {self.langevin_steps}."
+            )
+        if not (0 < self.sigma_min < self.sigma_max and 0 < self.relative_step < 2 and self.lr > 0):
+            raise ValueError(
+                "daps needs 0 < sigma_min < sigma_max, lr > 0 and relative_step in (0, 2), beyond "
+                f"which Langevin steps diverge; found {self.sigma_min}, {self.sigma_max}, "
+                f"{self.lr}, {self.relative_step}."
+            )
+        for value, known in ((self.step, ("stable", "paper")), (self.inner, ("langevin", "exact"))):
+            if value not in known:
+                raise ValueError(f"unknown option '{value}' of daps; choose {' or '.join(known)}.")
+        if any(v is not None and v <= 0 for v in (self.tau, self.variance)):
+            raise ValueError(
+                f"tau and variance of daps are found {self.tau} and {self.variance}, expected "
+                "numbers above 0; leave them out for the defaults."
+            )
+
+    @property
+    def length(self) -> int:
+        """One estimate a level."""
+        return self.levels
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        """Alternate the flow, the measurement and noising less."""
+        scale = problem.scale
+        levels = [scale * s for s in self._grid(self.levels, self.sigma_max, self.sigma_min)]
+        tau = self._tau(problem)
+        norm2 = None if self._exact(problem) else squared_norm(problem)
+        x = problem.middle + levels[0] * problem.noise()
+        for k, s in enumerate(levels):
+            centre, spread = self._conditional(problem, x, s)
+            if norm2 is None:
+                x_0 = self._solve(problem, centre, spread, tau)
+            else:
+                x_0 = self._langevin(problem, centre, spread, tau, norm2, k)
+            yield x_0
+            if k + 1 < len(levels):
+                x = x_0 + levels[k + 1] * problem.noise()

@@ -1,0 +1,103 @@
+"""DDRM: denoising diffusion restoration in the singular vectors of the operator.
+
+Kawar, Elad, Ermon, Song, *Denoising Diffusion Restoration Models*, NeurIPS 2022, arXiv:2201.11793,
+equations 7 and 8.
+
+    symbol        name here     meaning
+    V^T x_t       x             the state, in VE variables x_t / alpha_t
+    ybar          y_bar         S^-1 U^T y, the measurement in the coordinates of the image
+    x_theta,t     D             the denoiser at x_t
+    sigma_t       s, s_next     noise level now and next
+    sigma_y/s_i   noise         noise of y_bar, coordinate by coordinate
+
+Every coordinate is a scalar problem. Where nothing is measured it follows DDIM; where the
+measurement is noisier than the next level it is pulled towards it; elsewhere it is replaced by the
+measurement, noised to the level. What the coordinates do not reach has singular value 0.
+
+Its samples are those of its own chain, not of the posterior: the mean of a Gaussian prior comes out
+biased, the spread too small. Constants are those of images in [-1, 1]. Cost: one forward a step,
+no derivative of the network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.svd import Decomposed
+from priors.schedules import DDPM
+from restore.problem import Problem
+from restore.solver import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDRM(Solver):
+    """Denoising diffusion restoration models; see the module's docstring.
+
+    Args:
+        steps: levels visited of the DDPM schedule's 1000, evenly in time.
+        eta: share of fresh noise, where nothing or little is measured.
+        eta_b: weight of the measurement where it is less noisy than the level.
+    """
+
+    name: ClassVar[str] = "ddrm"
+    paper: ClassVar[str] = "Kawar et al. 2022, denoising diffusion restoration models"
+    requires: ClassVar[tuple[str, ...]] = ("linear", "svd", "gaussian")
+    cost: ClassVar[str] = "20 forwards"
+    posterior: ClassVar[str] = "heuristic: narrower than the posterior"
+
+    steps: int = 20
+    eta: float = 0.85
+    eta_b: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.steps <= 1000 and 0 <= self.eta <= 1 and 0 <= self.eta_b <= 1):
+            raise ValueError(
+                "ddrm needs 1 <= steps <= 1000, eta and eta_b in [0, 1], found "
+                f"{self.steps}, {self.eta}, {self.eta_b}."
+            )
+
+    @property
+    def length(self) -> int:
+        """One estimate a step."""
+        return self.steps
+
+    def iterate(self, problem: Problem) -> Iterator[Tensor]:
+        """Go down the levels, coordinate by coordinate."""
+        svd = problem.svd()
+        seen = svd.s > Decomposed.cutoff * svd.s.flatten(1).amax(1).reshape(-1, *ones(svd.s))
+        a = torch.where(seen, svd.s, 1)
+        y_bar = svd.Ut(problem.y) / a
+        noise = problem.sigma_y.reshape(-1, *ones(a)) / a
+        # images in [-1, 1] have mean 0: the level of the start drowns the rest
+        levels = [problem.scale * s for s in self._levels()]
+        x = problem.middle + levels[0] * problem.noise()
+        z = svd.Vt(x - problem.middle) / levels[0]
+        fresh = (levels[0] ** 2 - noise**2).clamp_min(0).sqrt()
+        x = x + svd.V(torch.where(seen & (noise < levels[0]), y_bar + fresh * z - svd.Vt(x), 0))
+        for s, s_next in zip(levels, [*levels[1:], 0.0], strict=True):
+            D, eps = problem.denoise(x, s), problem.noise()
+            free = D + (1 - self.eta**2) ** 0.5 * s_next / s * (x - D) + self.eta * s_next * eps
+            theta, z = svd.Vt(D), svd.Vt(eps)
+            # less noisy than the level: the measurement, noised
+            fresh = (s_next**2 - self.eta_b**2 * noise**2).clamp_min(0).sqrt()
+            replaced = (1 - self.eta_b) * theta + self.eta_b * y_bar + fresh * z
+            # noisier: pulled
+            pull = (1 - self.eta**2) ** 0.5 * s_next * (y_bar - theta) / noise.clamp_min(1e-12)
+            pulled = theta + pull + self.eta * s_next * z
+            x_bar = torch.where(s_next < noise, pulled, replaced)
+            x = free + svd.V(torch.where(seen, x_bar - svd.Vt(free), 0))
+            yield D if s_next > 0 else x
+
+    def _levels(self) -> list[float]:
+        """Levels of times spread evenly over the schedule, falling."""
+        schedule = DDPM()
+        times = torch.linspace(schedule.steps - 1, 0, self.steps, dtype=torch.float64).round()
+        return schedule.level(times).tolist()
+
+
+def ones(coordinates: Tensor) -> list[int]:
+    """Dimensions of 1 that make a number an image broadcast against coordinates."""
+    return [1] * (coordinates.ndim - 1)
