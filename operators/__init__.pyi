@@ -9,10 +9,11 @@ from .compressed_sensing import compressed_sensing as compressed_sensing
 from .ct import ct as ct
 from .denoise import denoise as denoise
 from .downsample import downsample as downsample
+from .fusion import fusion as fusion
+from .jpeg import jpeg as jpeg
 from .lens import lens as lens
 from .linalg import ConvergenceWarning as ConvergenceWarning
 from .mask import mask as mask
-from .mask import stripes as stripes
 from .mri import mri as mri
 from .noise import GaussianNoise as GaussianNoise
 from .noise import PoissonNoise as PoissonNoise
@@ -27,12 +28,11 @@ from .parse import parse as parse
 from .pet import pet as pet
 from .phase import phase as phase
 from .photographic import hdr as hdr
-from .photographic import jpeg as jpeg
 from .photographic import saturate as saturate
 from .slices import slices as slices
 from .spectral import decolorise as decolorise
-from .spectral import fusion as fusion
 from .spectral import response as response
+from .stripes import stripes as stripes
 from .svd import SVD as SVD
 from .svd import svd as svd
 from .sweep import Sweep as Sweep

@@ -13,7 +13,9 @@ shift is done by index: deepinv shifts by convolution and its adjoint is wrong a
 # deepinv leaves its signatures untyped, so that no typed override agrees with them
 # pyright: reportIncompatibleMethodOverride=false
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .files import read_plane
 from .mask import random_mask
 from .noise import noise_model
 from .svd import SVD, Decomposed
@@ -32,69 +35,94 @@ class CodedAperture(Decomposed, LinearPhysics):
 
     Args:
         shape: `(bands, H, W)` of one cube.
-        code: the mask `(H, W)`.
+        code: what the aperture lets through, `(H, W)`.
         step: columns by which neighbouring bands are apart.
-        **kwargs: for deepinv's `LinearPhysics`.
+        **options: for deepinv's `LinearPhysics`.
     """
 
     code: Tensor
 
-    def __init__(self, shape: tuple[int, ...], code: Tensor, step: int, **kwargs: Any) -> None:
-        super().__init__(img_size=shape, **kwargs)
-        self.step, self.bands = step, shape[0]
-        self.register_buffer("code", code.float())
+    def __init__(self, shape: tuple[int, ...], code: Tensor, step: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.img_size, self.step = shape, step
+        self.register_buffer("code", code.detach().float())
 
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A(self, x: Tensor, **_: Any) -> Tensor:
         """Code, shift, add: `(B, bands, H, W)` to `(B, 1, H, W + step (bands - 1))`."""
-        return self._sheared(self.code * x).sum(1, keepdim=True)
+        last = self.step * (x.shape[1] - 1)
+        bands = enumerate((self.code * x).split(1, 1))
+        return torch.stack([pad(b, (i * self.step, last - i * self.step)) for i, b in bands]).sum(0)
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:
         """Adjoint: every band takes its window of the measurement, through the code."""
-        width = y.shape[-1] - self.step * (self.bands - 1)
-        windows = y[:, 0].unfold(-1, width, self.step) if self.bands > 1 else y.movedim(1, -2)
-        return self.code * windows.movedim(-2, 1)
+        windows = y.unfold(-1, self.img_size[2], self.step)
+        return self.code * windows[:, 0].movedim(-2, 1)
 
     def svd(self) -> SVD:
         """`A A^T` is diagonal: `U` picks the pixels that see light, `s` is how much they see."""
-        power = self.A(self.code.expand(1, self.bands, -1, -1))
-        shape, power = power.shape[1:], power.flatten()
-        seen = power.nonzero().flatten()
-        s = power[seen].sqrt()
+        power = self.A(self.code.expand(1, *self.img_size))
+        seen = power.flatten().nonzero().flatten()
+        s = power.flatten()[seen].sqrt()
 
         def U(c: Tensor) -> Tensor:
             y = c.new_zeros(len(c), power.numel())
-            return y.index_copy(1, seen, c).unflatten(1, shape)
+            return y.index_copy(1, seen, c).reshape(-1, *power.shape[1:])
 
         def Ut(y: Tensor) -> Tensor:
             return y.flatten(1)[:, seen]
 
         return SVD(s, lambda x: Ut(self.A(x)) / s, lambda c: self.A_adjoint(U(c / s)), U, Ut)
 
-    def _sheared(self, x: Tensor) -> Tensor:
-        """Every band moved by its columns: `(B, bands, H, W + step (bands - 1))`."""
-        last = self.step * (self.bands - 1)
-        offsets = range(0, last + 1, self.step) if last else [0]
-        return torch.stack([pad(x[:, b], (o, last - o)) for b, o in enumerate(offsets)], 1)
-
 
 def cassi(
-    image_shape: Sequence[int], *, step: int = 1, seed: int = 0, noise: float = 0.0
+    image_shape: Sequence[int],
+    *,
+    step: int = 1,
+    keep: float = 0.5,
+    seed: int = 0,
+    file: Path | str | None = None,
+    code: Tensor | None = None,
+    noise: float = 0.0,
 ) -> CodedAperture:
-    """Snapshot spectral imaging through a random binary code, half of it open.
+    """Snapshot spectral imaging (CASSI): coded bands, moved apart and added up.
 
     Args:
         image_shape: `(bands, H, W)` of one clean cube.
         step: columns by which neighbouring bands are apart.
-        seed: of the code.
+        keep: fraction of a random code that is open.
+        seed: of the random code.
+        file: picture or `.npy` array of a real code `(H, W)` instead, white where it is open.
+        code: the same as a tensor; anything from closed, 0, to open, 1.
         noise: standard deviation of Gaussian noise, in units of the image.
 
     Returns:
         Linear operator from `(B, bands, H, W)` to `(B, 1, H, W + step (bands - 1))`.
 
     Raises:
-        ValueError: a bad step.
+        ValueError: bad numbers, or a code of another size or of values outside [0, 1].
+        FileNotFoundError: there is no such file.
     """
     shape = image_size(image_shape)
     step = whole("step", step, low=1, high=shape[2], do="give the columns between two bands")
-    code = random_mask(shape[1:], 0.5, seed)
+    if file is not None and code is not None:
+        raise ValueError("the code is given by file and code, expected one; drop the other.")
+    if file is not None:
+        code = read_plane(file)
+    if code is None:
+        code = random_mask(shape[1:], keep, seed)[0]
+    else:
+        _refuse_code(torch.as_tensor(code), shape[1:])
     return CodedAperture(shape, code, step, noise_model=noise_model(noise))
+
+
+def _refuse_code(code: Tensor, size: tuple[int, ...]) -> None:
+    if tuple(code.shape) != size:
+        raise ValueError(
+            f"the code has shape {tuple(code.shape)} but the image {size}; give one value a pixel."
+        )
+    low, high = float(code.min()), float(code.max())
+    if not 0 <= low <= high <= 1 or high == 0 or math.isnan(low + high):
+        raise ValueError(
+            f"the code has values from {low:g} to {high:g}, expected 0 (closed) to 1 (open) and "
+            "something open; scale it."
+        )

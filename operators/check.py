@@ -33,6 +33,7 @@ class Row:
         limit: the largest value that passes, or None when any finite number does.
         ok: whether it passes.
         note: what the number is, or the error.
+        warning: that an iterative inverse stopped before its tolerance, or nothing.
     """
 
     name: str
@@ -41,12 +42,14 @@ class Row:
     limit: float | None
     ok: bool
     note: str
+    warning: str = ""
 
     def __str__(self) -> str:
         value = "-" if self.value is None else f"{self.value:.1e}"
         limit = "reported" if self.limit is None else f"<= {self.limit:.0e}"
         verdict = "pass" if self.ok else "FAIL"
-        return f"{verdict}  {self.name:<19}{self.precision}  {value:>8}  {limit:<9}{self.note}"
+        note = f"{self.note}; {self.warning}" if self.warning else self.note
+        return f"{verdict}  {self.name:<19}{self.precision}  {value:>8}  {limit:<9}{note}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def _probes(physics: Physics) -> list[Probe]:
 
 
 def _row(physics: Physics, probe: Probe, draw: Draw, rounding: float) -> Row:
-    word, limit, note = str(draw.dtype).removeprefix("torch."), None, probe.note
+    word, limit = str(draw.dtype).removeprefix("torch."), None
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -130,7 +133,6 @@ def _row(physics: Physics, probe: Probe, draw: Draw, rounding: float) -> Row:
     except Exception as error:  # the user's operator may raise anything
         lines = str(error).strip().splitlines() or [""]
         return Row(probe.name, word, None, limit, False, f"{type(error).__name__}: {lines[0]}")
-    if late := [w for w in caught if issubclass(w.category, ConvergenceWarning)]:
-        note = f"{note}; {late[0].message}"
+    late = [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
     ok = math.isfinite(value) and (limit is None or value <= limit)
-    return Row(probe.name, word, value, limit, ok, note)
+    return Row(probe.name, word, value, limit, ok, probe.note, late[0] if late else "")

@@ -26,7 +26,7 @@ from .sampling import Pattern, sampling_mask
 from .svd import SVD, Decomposed
 from .validate import image_size
 
-CACHED = 2**18  # complex numbers, 2 MiB
+CACHED = 2**18  # complex numbers in the cache of one thread, 2 MiB
 
 
 class SingleCoil(Decomposed, Cartesian):
@@ -105,8 +105,8 @@ class MultiCoil(Cartesian):
     def _few(self, z: Tensor) -> tuple[Tensor, ...]:
         """The maps in groups whose images stay in the processor's cache, or in little memory."""
         pixels = z.shape[0] * math.prod(self.img_size[1:])
-        numbers = CACHED if z.device.type == "cpu" else 256 * CACHED
-        return self.maps.split(max(1, numbers // pixels), 1)
+        caches = torch.get_num_threads() if z.device.type == "cpu" else 256
+        return self.maps.split(max(1, caches * CACHED // pixels), 1)
 
     def update_parameters(self, coil_maps: Tensor | None = None, **parameters: Any) -> None:
         """Use other sensitivities `(N, *spatial)`, or another mask, from now on."""

@@ -8,10 +8,8 @@ and af Klinteberg, SIAM Journal on Scientific Computing 41, 2019).
 # deepinv leaves its signatures untyped, so that no typed override agrees with them
 # pyright: reportIncompatibleMethodOverride=false
 
-import math
 from collections.abc import Sequence
 from functools import reduce
-from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -21,14 +19,13 @@ from torch import Tensor
 from .coils import checked_maps, chosen_maps
 from .kspace import to_channels, to_complex
 from .noise import noise_model
+from .nufft import Nufft, convolved, finufft, gram_kernel
 from .projector import largest_singular_value
 from .repaired import Repaired
 from .trajectories import checked_points, trajectory_points
 from .validate import image_size, seeded
 
 Trajectory = Literal["radial", "spiral"]
-
-ACCURACY = {torch.complex64: 1e-6, torch.complex128: 1e-12}
 
 
 class NonCartesian(Repaired):
@@ -103,59 +100,6 @@ class NonCartesian(Repaired):
         return cast(Tensor, Nufft.apply(z, self.points, self.img_size[1:], adjoint))
 
 
-def gram_kernel(points: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Transfer function of `F_k^H F_k`, a convolution without wrap-around on twice the grid.
-
-    Fessler, Lee, Olafsson, Shi and Noll, Toeplitz-based iterative image reconstruction for MRI,
-    IEEE Transactions on Signal Processing 53, 2005.
-
-    Returns:
-        Real, float64, twice as large as `size` along every axis.
-    """
-    double = tuple(2 * n for n in size)
-    ones = torch.ones(len(points), dtype=torch.complex128)
-    spread = cast(Tensor, Nufft.apply(ones, points, double, True))
-    for axis in range(len(size)):
-        spread.select(axis, 0).zero_()  # a distance of n does not occur; 0 makes the rest Hermitian
-    transfer = torch.fft.fftn(torch.fft.ifftshift(spread)).real
-    return transfer * (2 ** len(size) / math.prod(size)) ** 0.5
-
-
-def convolved(z: Tensor, kernel: Tensor) -> Tensor:
-    """`F_k^H F_k z` of complex images `(..., *size)`, see `gram_kernel`."""
-    axes = tuple(range(-kernel.ndim, 0))
-    product = kernel * torch.fft.fftn(z, s=kernel.shape, dim=axes)
-    return torch.fft.ifftn(product, dim=axes)[(..., *(slice(n // 2) for n in kernel.shape))]
-
-
-class Nufft(torch.autograd.Function):
-    """Images `(..., *size)` to samples `(..., S)`, or the adjoint; each is the other's gradient."""
-
-    @staticmethod
-    def forward(z: Tensor, points: Tensor, size: tuple[int, ...], adjoint: bool) -> Tensor:
-        """The sums of FINUFFT."""
-        shape = (len(points),) if adjoint else size
-        batch = z.detach().cpu().reshape(-1, *shape).contiguous().numpy()
-        radians = (2 * math.pi * points).to(z.real.dtype).T.contiguous().numpy()
-        options: dict[str, Any] = {"eps": ACCURACY[z.dtype], "isign": 1 if adjoint else -1}
-        if adjoint:
-            options["n_modes"] = size
-        transform = getattr(_finufft(), f"nufft{len(size)}d{1 if adjoint else 2}")
-        sums = transform(*radians, batch, **options)
-        out = torch.from_numpy(sums).reshape(*z.shape[: z.ndim - len(shape)], *sums.shape[1:])
-        return out.to(z) / math.sqrt(math.prod(size))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep what the other direction needs."""
-        _, ctx.points, ctx.size, ctx.adjoint = inputs
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The other direction."""
-        return Nufft.apply(gradient, ctx.points, ctx.size, not ctx.adjoint), None, None, None
-
-
 def noncartesian(
     image_shape: Sequence[int],
     *,
@@ -209,16 +153,5 @@ def noncartesian(
         points = trajectory_points(
             trajectory, size, shots=shots, samples=samples, turns=turns, golden=golden
         )
-    _finufft()
+    finufft()
     return NonCartesian(points, size, maps, noise_model(noise), normalise=normalise)
-
-
-def _finufft() -> ModuleType:
-    try:
-        import finufft
-    except ImportError as error:
-        raise ValueError(
-            "non-Cartesian MRI needs the package finufft, which is not installed; run "
-            "`pip install finufft`, or measure on the grid with mri."
-        ) from error
-    return finufft

@@ -24,17 +24,20 @@ from .ct import ct
 from .denoise import denoise
 from .downsample import downsample
 from .downsample import image_shape as before_downsampling
+from .fusion import fusion
+from .jpeg import jpeg
 from .lens import lens
-from .mask import mask, stripes
+from .mask import mask
 from .mri import mri
 from .noncartesian import noncartesian
 from .pet import pet
 from .phase import phase
-from .photographic import hdr, jpeg, saturate
+from .photographic import hdr, saturate
 from .slices import image_shape as before_slicing
 from .slices import slices
-from .spectral import decolorise, fusion, response
+from .spectral import decolorise, response
 from .spectral import image_shape as before_decolorising
+from .stripes import stripes
 from .validate import image_size, nearest
 
 Shape = tuple[int, ...]

@@ -50,7 +50,7 @@ class Repaired(LinearPhysics):
         """
         self.update_parameters(**parameters)
         return conjugate_gradient(
-            lambda x: self.A_adjoint(self.A(x)),
+            self.A_adjoint_A,
             self.A_adjoint(y),
             tol=tol,
             max_iter=max_iter,
@@ -84,7 +84,7 @@ class Repaired(LinearPhysics):
         self.update_parameters(**parameters)
         weight = per_image(gamma, z)
         return conjugate_gradient(
-            lambda x: weight * self.A_adjoint(self.A(x)) + x,
+            lambda x: weight * self.A_adjoint_A(x) + x,
             weight * self.A_adjoint(y) + z,
             x0=z,
             tol=tol,

@@ -319,13 +319,14 @@ def priors(as_json: AsJson = False) -> None:
 
 @app.command()
 def solvers(as_json: AsJson = False) -> None:
-    """List the solvers: needs, cost, kind of spread."""
+    """List the solvers: needs, noise, cost, kind of spread."""
     from restore.solvers import available
 
     rows = [
         {
             "solver": name,
             "needs": ", ".join(kind.requires) or "any operator",
+            "noise": ", ".join(kind.likelihoods),
             "cost of a sample": kind.cost,
             "its spread is": kind.posterior,
             "paper": kind.paper,

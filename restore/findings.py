@@ -64,7 +64,7 @@ def show(target: str, sweep: Sweep, *, verbose: bool = False) -> RenderableType:
     """
     tried = [trial for trial in sweep.trials if trial.report]
     parts: list[RenderableType] = []
-    notes = [*_left_out(sweep.trials)]
+    notes = [*_warned(tried), *_left_out(sweep.trials)]
     if verbose or len(tried) == 1:
         parts += [_numbers(trial) for trial in tried]
     if len(tried) > 1:
@@ -163,6 +163,17 @@ def _reported(trials: Sequence[Trial]) -> Iterator[Text]:
     rows = [row for trial in trials for row in _rows(trial) if row.ok and row.limit is None]
     for name, note in dict.fromkeys((row.name, row.note) for row in rows if row.name != "norm"):
         yield Text(f"reported {name}: {note}")
+
+
+def _warned(trials: Sequence[Trial]) -> Iterator[Text]:
+    """Iterative inverses that stopped before their tolerance."""
+    late = [(trial, row) for trial in trials for row in _rows(trial) if row.warning]
+    for name in dict.fromkeys(row.name for _, row in late):
+        found = [(trial, row) for trial, row in late if row.name == name]
+        trial, row = found[0]
+        sizes = len({t.image_shape for t, _ in found})
+        where = f"at {sizes} of {len(trials)} sizes, for example at {_size(trial)}"
+        yield Text(f"warning {name} {where}: {row.warning}", "yellow")
 
 
 def _left_out(trials: Sequence[Trial]) -> Iterator[Text]:

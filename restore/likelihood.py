@@ -9,8 +9,8 @@ every image its own sum. Solvers that only descend on it, or sample by its gradi
     transmission    y = log(photons / N) / depth             photons exp(-depth z) + N depth z
     rician          y = |z + n_1 + i n_2|                    z^2 / (2 sigma^2) - log I_0(z y / sigma^2)
 
-Below one expected count the Poisson energy is continued by its parabola there, so that it is finite
-and pulls upwards for `z` at and below zero, which estimates of images pass through.
+Below one expected count `log` is continued by its parabola, and below none a parabola is added, so
+that the Poisson energy is finite and convex where no measurement can be but estimates of images are.
 """
 
 from abc import ABC, abstractmethod
@@ -105,20 +105,23 @@ class Poisson(Likelihood):
     counts: float
 
     def entries(self, z: Tensor, y: Tensor) -> Tensor:
-        """`rate - N log rate`, below a rate of 1 its parabola."""
+        """`rate - N log rate`, continued below a rate of 1."""
         rate, N = self.counts * z, self.counts * y
         below = (rate - 1).clamp(max=0)
-        return rate - N * (rate.clamp_min(1).log() + below - below.square() / 2)
+        log = rate.clamp_min(1).log() + below - below.square() / 2
+        return rate - N * log + rate.clamp(max=0).square() / 2
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """See `Likelihood.gradient`."""
         rate, N = self.counts * z, self.counts * y
-        return self.counts * (1 - N * (1 / rate.clamp_min(1) - (rate - 1).clamp(max=0)))
+        slope = 1 / rate.clamp_min(1) - (rate - 1).clamp(max=0)
+        return self.counts * (1 - N * slope + rate.clamp(max=0))
 
     def curvature(self, z: Tensor, y: Tensor) -> Tensor:
         """`N / rate^2`, and at least what it is where the measurement is met."""
         rate, N = self.counts * z, self.counts * y
-        return self.counts**2 * torch.maximum(N / rate.clamp_min(1) ** 2, 1 / N.clamp_min(1))
+        here = N / rate.clamp_min(1) ** 2 + (rate < 0)
+        return self.counts**2 * torch.maximum(here, 1 / N.clamp_min(1))
 
     def precision(self, y: Tensor) -> Tensor:
         """`counts / y`."""

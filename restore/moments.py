@@ -72,7 +72,7 @@ class MomentMatching:
         self.problem = problem
         y = problem.y[: problem.images]
         seen = problem.observed[: problem.images].expand_as(y).flatten(1)
-        m = int(seen.sum(1).max())
+        m = max(1, int(seen.sum(1).max()))  # a blind operator has one row of zeros
         index = seen.argsort(dim=1, descending=True, stable=True)[:, :m]
         self.seen = seen = seen.gather(1, index)
         self.y = (seen * y.flatten(1).gather(1, index)).double()
@@ -97,21 +97,23 @@ class MomentMatching:
             )
             for k in range(len(self.rows))
         ]
-        drawn = torch.stack(columns, 1) if columns else self.y.new_zeros((count, 0))
-        return drawn.to(self.y.device)[:, None].expand(count, len(self.y), -1)
+        return torch.stack(columns, 1).to(self.y.device)[:, None].expand(count, len(self.y), -1)
 
     def __call__(self, x: Tensor, s: Level) -> Moments:
         """Evaluate at particles `x` of level `s`: one forward and m VJPs each."""
-        cuts = [(_Gaussian(self, *cut), cut[1]) for cut in self._slices(x, s)]
-        m, pixels = self.y.shape[1], x[0, 0].numel()
-        energy = self.y.new_zeros((x.shape[1], m, pixels))
-        for local, image in cuts:
-            energy.index_add_(0, image, local.energy)
+        m, found = self.y.shape[1], []
+        energy = self.y.new_zeros((x.shape[1], m, x[0, 0].numel()))
+        for part, image, level in self._slices(x, s):
+            local = _Gaussian(self, part, image, level)
+            r = self.y[image] - local.measure(local.D)
+            found.append((local.D, local.D + local.move(local.solve(r)), local.K, r))
+            energy.index_add_(0, image, local.energy())
+        D, D_y, K, r = (torch.cat(column) for column in zip(*found, strict=True))
         return Moments(
-            D=torch.cat([local.D for local, _ in cuts]).reshape(x.shape),
-            D_y=torch.cat([local.D_y for local, _ in cuts]).reshape(x.shape),
-            K=torch.cat([local.K for local, _ in cuts]).reshape(*x.shape[:2], m, m),
-            r=torch.cat([local.r for local, _ in cuts]).reshape(*x.shape[:2], m),
+            D=D.reshape(x.shape),
+            D_y=D_y.reshape(x.shape),
+            K=K.reshape(*x.shape[:2], m, m),
+            r=r.reshape(*x.shape[:2], m),
             energy=energy / len(x),
         )
 
@@ -119,6 +121,30 @@ class MomentMatching:
         """Return `D` alone: one forward each."""
         parts = [self.problem.denoise(part, level) for part, _, level in self._slices(x, s)]
         return torch.cat(parts).reshape(x.shape)
+
+    def variances(self, x: Tensor, s: Level, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `x_0` given each particle still varies by: one forward and m + 1 VJPs each.
+
+        Args:
+            x: particles `(N, B, C, *spatial)`.
+            s: their level.
+            v: probes of the same shape.
+
+        Returns:
+            The trace of `K` and `v^T C v`, `(N, B)`.
+        """
+        v, found, done = v.flatten(0, 1), [], 0
+        for part, image, level in self._slices(x, s):
+            local = _Gaussian(self, part, image, level)
+            probe = v[done : done + len(part)]
+            done += len(part)
+            along = (probe * local.vjp(probe)).flatten(1).sum(1)
+            trace = (local.K.diagonal(dim1=1, dim2=2) * self.seen[image]).sum(1)
+            found.append((trace, along.double() * _per_particle(level, along).double() ** 2))
+        trace, along = (
+            torch.cat(column).reshape(x.shape[:2]) for column in zip(*found, strict=True)
+        )
+        return trace, along
 
     def draw(self, x: Tensor, s: Level, z: Tensor, n: Tensor, lanczos: int) -> Tensor:
         """Draw from the Gaussian approximation of `p(x_0 | x_s = x, y)` by Matheron's rule.
@@ -163,12 +189,11 @@ class _Gaussian:
         self.D, self.vjp = match.problem.linearise(x, s)
         variance = _per_particle(s, x).square()
         CAt = [variance * self.vjp(row) for row in rows]  # J is symmetric
-        self.CAt = torch.stack(CAt, dim=1) if CAt else x.new_zeros((len(x), 0, *x.shape[1:]))
+        self.CAt = torch.stack(CAt, dim=1)
         self.a = rows.transpose(0, 1).flatten(2)
         K = _positive(torch.einsum("nip,njp->nij", self.a, self.CAt.flatten(2)).double())
-        K = K + torch.diag_embed(match.noise[image])
-        self.trace = (K.diagonal(dim1=1, dim2=2) * match.seen[image]).sum(1)
-        self.factor = torch.linalg.cholesky(K)
+        self.K = K + torch.diag_embed(match.noise[image])
+        self.factor = torch.linalg.cholesky(self.K)
 
     def measure(self, x: Tensor) -> Tensor:
         """Return `A x` `(N, m)`, float64."""
@@ -181,6 +206,11 @@ class _Gaussian:
     def move(self, v: Tensor) -> Tensor:
         """Return `C A^T v`, images."""
         return torch.einsum("nm,nm...->n...", v.to(self.D), self.CAt)
+
+    def energy(self) -> Tensor:
+        """Share of every pixel in every row of `C A^T`, `(N, m, pixels)`, float64."""
+        square = self.CAt.flatten(2).double().square()
+        return square / square.sum(2, keepdim=True).clamp_min(torch.finfo(square.dtype).tiny)
 
 
 def _per_particle(s: Level, x: Tensor) -> Tensor:

@@ -31,10 +31,34 @@ class Parts:
         """Whether the image is in one part `(B,)`."""
         return self.pixels.amax(2).sum(0) <= 1
 
-    def per_pixel(self, values: Tensor) -> Tensor:
-        """Give every pixel the number of its part: `(m, N, B)` to `(N, B, P)`."""
-        owner = self.pixels.argmax(0)
-        return values.permute(1, 2, 0).gather(2, owner.expand(values.shape[1], -1, -1))
+    def join(self, whole: Tensor) -> "Parts":
+        """Undo the division of the images where `whole` `(B,)` holds."""
+        rows, pixels = torch.zeros_like(self.rows), torch.zeros_like(self.pixels)
+        rows[:1], pixels[:1] = 1, 1
+        whole = whole[None, :, None]
+        return Parts(torch.where(whole, rows, self.rows), torch.where(whole, pixels, self.pixels))
+
+    def take_pixels(self, x: Tensor, index: Tensor) -> Tensor:
+        """Put images together from particles `x` `(N, B, C, *spatial)`.
+
+        Args:
+            x: particles.
+            index: which of them gives each part, `(m, count, B)`.
+        """
+        each = _each(self.pixels, index)
+        return x.flatten(2).gather(0, each).reshape(-1, *x.shape[1:])
+
+    def take_rows(self, K: Tensor, r: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Put together covariances `(N, B, m, m)` and residuals `(N, B, m)`, as `take_pixels`."""
+        each = _each(self.rows, index)
+        same = torch.einsum("kbi,kbj->bij", self.rows, self.rows).to(K)
+        return K.gather(0, each[..., None].expand(-1, -1, -1, K.shape[3])) * same, r.gather(0, each)
+
+
+def _each(members: Tensor, index: Tensor) -> Tensor:
+    """Particle `(count, B, ...)` of each member, from that of each part `(m, count, B)`."""
+    owner = members.argmax(0).expand(index.shape[1], -1, -1)
+    return index.permute(1, 2, 0).gather(2, owner)
 
 
 def find_parts(K: Tensor, energy: Tensor, seen: Tensor, tol: float) -> Parts:
@@ -47,26 +71,20 @@ def find_parts(K: Tensor, energy: Tensor, seen: Tensor, tol: float) -> Parts:
         K: covariances `(N, B, m, m)` of `A x_0` given each particle, without noise.
         energy: of the rows of `A C` at every pixel, `(B, m, P)`.
         seen: 1 at rows that an image has, `(B, m)`.
-        tol: correlation above which two rows belong together.
+        tol: correlation above which two rows belong together; below 0 all do.
     """
     d = K.diagonal(dim1=2, dim2=3).clamp_min(torch.finfo(K.dtype).tiny)
-    linked = (K.square() / (d[..., :, None] * d[..., None, :])).mean(0) > tol**2
+    linked = (K.square() / (d[..., :, None] * d[..., None, :])).mean(0).sqrt() > tol
     linked = (linked | torch.eye(K.shape[2], dtype=torch.bool, device=K.device)).to(K)
     for _ in range(K.shape[2].bit_length()):  # paths of any length
         linked = (linked @ linked > 0).to(K)
-    parts = _parts(linked.argmax(2), energy)  # a part is named after its first row
-    owned = (parts.rows * seen).amax(2) <= parts.pixels.amax(2)
-    whole = ~owned.all(0)
-    one = _parts(torch.zeros_like(seen, dtype=torch.long), energy)
-    return Parts(
-        torch.where(whole[None, :, None], one.rows, parts.rows),
-        torch.where(whole[None, :, None], one.pixels, parts.pixels),
-    )
-
-
-def _parts(names: Tensor, energy: Tensor) -> Parts:
-    m = names.shape[1]
-    rows = torch.nn.functional.one_hot(names, m).to(energy).permute(2, 0, 1)
+    m = K.shape[2]
+    rows = _one_hot(linked.argmax(2), m, energy)  # a part is named after its first row
     nearest = torch.einsum("kbm,bmp->bpk", rows, energy).argmax(2)
-    # an image that nothing reaches belongs to its first part
-    return Parts(rows, torch.nn.functional.one_hot(nearest, m).to(energy).permute(2, 0, 1))
+    parts = Parts(rows, _one_hot(nearest, m, energy))
+    owned = (parts.rows * seen).amax(2) <= parts.pixels.amax(2)
+    return parts.join(~owned.all(0))
+
+
+def _one_hot(names: Tensor, count: int, like: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(names, count).to(like).movedim(2, 0)

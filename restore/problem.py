@@ -15,8 +15,10 @@ from torch import Tensor
 
 from operators import noise_sigma
 from operators.linalg import proximal
-from operators.svd import SVD, svd
+from operators.svd import SVD, Decomposed, svd
 from priors import Denoiser
+from priors.schedules import DDPM
+from restore.likelihood import Likelihood
 
 # odd and irregular numbers: neighbouring seeds give unrelated streams, and none is a small integer
 # with which somebody else may have drawn the truth or the measurement's noise
@@ -61,6 +63,7 @@ class Problem:
         count: network calls so far.
         per_call: most images in one network call, for methods that move a population.
         notes: what the solver reports of its run, see `Result.notes`.
+        likelihood: of other noise than Gaussian; None is least squares.
     """
 
     y: Tensor
@@ -74,6 +77,7 @@ class Problem:
     count: Count = field(default_factory=Count)
     per_call: int | None = None
     notes: dict[str, object] = field(default_factory=dict)
+    likelihood: Likelihood | None = None
 
     @property
     def images(self) -> int:
@@ -118,12 +122,17 @@ class Problem:
         return self._by_sample(self.operator.A_dagger, y)
 
     def svd(self) -> SVD:
-        """Singular value decomposition of the operator, `s` one for each coordinate `(N, ...)`."""
+        """Singular value decomposition of the operator, `s` one for each coordinate `(N, ...)`.
+
+        Singular values that are no more than rounding are set to zero.
+        """
         one = svd(self.operator)
         like = one.Vt(torch.zeros((self.images, *self.shape[1:])).to(self.y))
-        s = one.s.to(self.y).expand(like.shape).repeat(len(self.streams), *[1] * (like.ndim - 1))
-        maps = {name: partial(self._by_sample, getattr(one, name)) for name in ("Vt", "V", "U", "Ut")}
-        return SVD(s=s, **maps)
+        ones = [1] * (like.ndim - 1)
+        s = one.s.to(self.y).expand(like.shape).repeat(len(self.streams), *ones)
+        s = torch.where(s > Decomposed.cutoff * s.flatten(1).amax(1).reshape(-1, *ones), s, 0)
+        Vt, V, U, Ut = (partial(self._by_sample, m) for m in (one.Vt, one.V, one.U, one.Ut))
+        return SVD(s=s, Vt=Vt, V=V, U=U, Ut=Ut)
 
     def gram_spectrum(self, power: Tensor) -> Tensor | None:
         """Spectrum of `A C A^T` for stationary `C`, or None where `A` does not keep it so."""
@@ -131,13 +140,64 @@ class Problem:
         return None if known is None else self._by_sample(known, power)
 
     def data_gradient(self, x: Tensor) -> Tensor:
-        """Gradient of `|y - A(x)|^2 / 2`, by autograd when `A` is not linear."""
+        """Gradient of `|y - A(x)|^2 / 2`, by autograd when `A` is not linear.
+
+        For other noise than Gaussian that of `noise_power` times its negative log-likelihood.
+        """
+        if self.likelihood is not None:
+            return self._likelihood_gradient(self.likelihood, x)
         if isinstance(self.operator, LinearPhysics):
             return self.A_adjoint(self.A(x) - self.y)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             loss = (self.A(x) - self.y).square().sum() / 2
             return torch.autograd.grad(loss, x)[0]
+
+    def _likelihood_gradient(self, likelihood: Likelihood, x: Tensor) -> Tensor:
+        linear = isinstance(self.operator, LinearPhysics)
+        with torch.set_grad_enabled(not linear):
+            x = x.detach().requires_grad_(not linear)
+            z = self.A(x)
+        slope = likelihood.gradient(z.detach(), self.y) * self.observed
+        pulled = self.A_adjoint(slope) if linear else torch.autograd.grad(z, x, slope)[0]
+        return self.noise_power * pulled
+
+    def data_curvature(self, x: Tensor) -> Tensor | float:
+        """Bound `(N, 1, ..., 1)` on the curvature of what `data_gradient` descends, in `A(x)`."""
+        if self.likelihood is None:
+            return 1.0
+        bends = self.likelihood.curvature(self.A(x.detach()), self.y) * self.observed
+        return self.noise_power * bends.flatten(1).amax(1).reshape(self.noise_power.shape)
+
+    def gram(self, v: Tensor, x: Tensor | None = None) -> Tensor:
+        """`J^T J v`, J the operator or, where it is not linear, its derivative at `x`."""
+        if isinstance(self.operator, LinearPhysics):
+            return self.A_adjoint(self.A(v))
+        assert x is not None
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            z = self.A(x)
+            u = torch.zeros_like(z, requires_grad=True)
+            (pulled,) = torch.autograd.grad(z, x, u, create_graph=True)  # J^T u, linear in u
+            (Jv,) = torch.autograd.grad(pulled, u, v, retain_graph=True)
+            return torch.autograd.grad(z, x, Jv)[0]
+
+    @property
+    def noise_power(self) -> Tensor:
+        """Variance of the noise `(N, 1, ..., 1)` against images; harmonic mean where it varies."""
+        if self.likelihood is None:
+            return self.sigma_y.square()
+        seen = self.observed.expand_as(self.y)
+        precision = (self.likelihood.precision(self.y) * seen).flatten(1).sum(1)
+        mean = precision / seen.flatten(1).sum(1).clamp_min(1)
+        return 1 / mean.reshape(-1, *[1] * (len(self.shape) - 1))
+
+    def residual(self, z: Tensor) -> Tensor:
+        """`y - z` for a clean measurement `z`, entries of other noise brought to `noise_power`."""
+        if self.likelihood is None:
+            return self.y - z
+        power = self.noise_power.reshape(-1, *[1] * (z.ndim - 1))
+        return power.sqrt() * self.likelihood.residual(z, self.y) * self.observed
 
     def _by_sample(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Call the operator on B images at a time: its masks or maps may have batch size B."""
@@ -172,6 +232,12 @@ class Problem:
             return torch.autograd.grad(denoised, x, v, retain_graph=True)[0]
 
         return denoised.detach(), vjp
+
+    def ddpm_levels(self, steps: int) -> list[float]:
+        """Levels of DDPM's schedule at `steps` times spread evenly, falling, for these images."""
+        schedule = DDPM()
+        times = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64).round()
+        return [self.scale * s for s in schedule.level(times).tolist()]
 
     # -- chance ------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ Kitagawa, *Monte Carlo filter and smoother*, 1996 (systematic and sorted resampl
 Everything takes N particles of each of B images, `(N, B, ...)`, and never mixes images.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,8 @@ def effective_size(log_weights: Tensor) -> Tensor:
 
 
 def log_mean(log_weights: Tensor) -> Tensor:
-    """Logarithm of the mean weight `(B,)`."""
-    n = torch.tensor(float(len(log_weights)), dtype=log_weights.dtype)
-    return torch.logsumexp(log_weights, dim=0) - n.log().to(log_weights)
+    """Logarithm of the mean weight `(..., B)` of weights `(..., N, B)`."""
+    return torch.logsumexp(log_weights, dim=-2) - math.log(log_weights.shape[-2])
 
 
 def principal_order(points: Tensor, weights: Tensor, *, iterations: int = 8) -> Tensor:
@@ -72,7 +73,7 @@ def sorted_systematic(points: Tensor, log_weights: Tensor, count: int, offset: f
     """Systematic resampling along the principal direction of the particles.
 
     Args:
-        points: `(N, B, C, *spatial)`, what the particles are sorted by.
+        points: `(N, B, d)`, what the particles are sorted by.
         log_weights: `(N, B)`.
         count: how many to draw.
         offset: uniform on [0, 1).
@@ -81,10 +82,5 @@ def sorted_systematic(points: Tensor, log_weights: Tensor, count: int, offset: f
         Indices `(count, B)` into the particles.
     """
     weights = normalised(log_weights)
-    order = principal_order(points.flatten(2).to(weights), weights)
+    order = principal_order(points.to(weights), weights)
     return order.gather(0, systematic(weights.gather(0, order), count, offset))
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Particles `(count, B, ...)` at indices `(count, B)` of `x` `(N, B, ...)`."""
-    return x[index, torch.arange(x.shape[1], device=x.device)]

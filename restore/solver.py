@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from operators import noise_sigma
 from operators.svd import has_svd
 from priors import Denoiser, Latent
+from restore.likelihood import Likelihood, likelihood, noise_kind
 from restore.problem import Count, Problem, gaussian_sigma, observed_rows, stream
 from restore.result import Cost, Result, judge, provenance
 
@@ -58,6 +59,7 @@ class Solver:
             S samples is then a function of the seed, S and the image; otherwise sample i is one of
             the seed, i and the image.
         latent: whether it takes a prior on the latents of an autoencoder, `priors.Latent`.
+        likelihoods: kinds of noise that it handles, words of `restore.likelihood.KINDS`.
     """
 
     name: ClassVar[str]
@@ -67,6 +69,7 @@ class Solver:
     posterior: ClassVar[str]
     joint: ClassVar[bool] = False
     latent: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[str, ...]] = ("gaussian",)
     remedy: ClassVar[str] = "use more steps, or check the operator with `restore check`"
 
     @property
@@ -146,7 +149,7 @@ class Solver:
         if self.joint:
             per_chunk = samples
         chunks = [range(i, min(i + per_chunk, samples)) for i in range(0, samples, per_chunk)]
-        sigma = self._sigma(operator, batch, y)
+        sigma, model = self._sigma(operator, batch, y), likelihood(operator)
         count, notes, started = Count(), {}, time.perf_counter()
         kept, diverged_at = [], None
         bar = tqdm(
@@ -170,6 +173,7 @@ class Solver:
                     count=count,
                     per_call=batch * (batch_size or max(1, _ENTRIES // x.numel())),
                     notes=notes,
+                    likelihood=model,
                 )
                 estimate, failed = self._run(problem, bar, callback)
                 kept.append(estimate.reshape(s, batch, *x.shape[1:]))
@@ -177,7 +181,7 @@ class Solver:
                     diverged_at = failed
                     break
         drawn = torch.cat(kept)
-        misfit = _misfit(drawn, y, operator, observed, sigma)
+        misfit = _misfit(drawn, y, operator, observed, sigma, model)
         seen = observed.expand_as(y).flatten(1).sum(1)
         status, remedy = judge(misfit, diverged_at, self.remedy, seen)
         if status != "ok":
@@ -231,11 +235,10 @@ class Solver:
             return "a linear operator"
         if "svd" in cls.requires and not has_svd(operator):
             return "an operator with a fast singular value decomposition"
-        if "gaussian" in cls.requires or "noise" in cls.requires:
-            try:
-                sigma = torch.as_tensor(noise_sigma(operator))
-            except ValueError:
-                return "Gaussian noise"
+        if (kind := noise_kind(operator)) not in cls.likelihoods:
+            return f"{' or '.join(cls.likelihoods).replace('gaussian', 'Gaussian')} noise"
+        if kind == "gaussian" and ("gaussian" in cls.requires or "noise" in cls.requires):
+            sigma = torch.as_tensor(noise_sigma(operator))
             if "noise" in cls.requires and not bool((sigma > 0).all()):
                 return "a noise level above zero (set noise=, for example 0.01)"
         return None
@@ -350,15 +353,28 @@ def _clean_like(y: Tensor, operator: Physics, init: Tensor | None) -> Tensor:
 
 
 def _misfit(
-    samples: Tensor, y: Tensor, operator: Physics, observed: Tensor, sigma: Tensor
+    samples: Tensor,
+    y: Tensor,
+    operator: Physics,
+    observed: Tensor,
+    sigma: Tensor,
+    model: Likelihood | None,
 ) -> Tensor:
-    """Mean over samples of `|A x - y|^2 / (m sigma_y^2)` `(B,)`: 1 when consistent."""
+    """Mean over samples of chi-square over its count `(B,)`, 1 when consistent.
+
+    `|A x - y|^2 / (m sigma_y^2)`; for other noise its own residual in standard deviations.
+    """
     count = observed.expand_as(y).flatten(1).sum(1)
+
+    def residual(x: Tensor) -> Tensor:
+        z = operator.A(x)
+        return z - y if model is None else model.residual(z, y)
+
     with torch.no_grad():
         energy = torch.stack(
-            [((operator.A(x) - y) * observed).square().flatten(1).sum(1) for x in samples]
+            [(residual(x) * observed).square().flatten(1).sum(1) for x in samples]
         ).mean(0)
-    return energy / (count * sigma.clamp_min(1 / 255) ** 2)
+    return energy / (count * (sigma.clamp_min(1 / 255) ** 2 if model is None else 1))
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,8 +83,8 @@ def test_pairs_and_their_goals():
 
 
 def test_the_dense_form_of_the_task_would_take_8_gibibytes():
-    (task,) = [t for t in bench.TASKS if t.spec.startswith("cs")]
-    assert bench._dense_bytes(task) == 8 * 2**30
+    tasks = [task for task in bench.TASKS if task.spec.startswith("cs")]
+    assert [bench._dense_bytes(task) for task in tasks] == [8 * 2**30] * 2
 
 
 def test_bytes_count_every_storage_once_wherever_it_is_kept():
@@ -91,7 +92,7 @@ def test_bytes_count_every_storage_once_wherever_it_is_kept():
     before = bench.nbytes(physics)
     physics.register_buffer("weight", torch.zeros(100))
     physics.view = physics.weight[:10]
-    physics.more = [torch.zeros(7, dtype=torch.float64), {"a": torch.zeros(3)}]
+    physics.more = [torch.zeros(7, dtype=torch.float64), {"a": SimpleNamespace(b=torch.zeros(3))}]
     assert bench.nbytes(physics) - before == 400 + 56 + 12
 
 

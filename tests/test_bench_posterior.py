@@ -9,8 +9,9 @@ import torch
 from restore import cli
 from restore.bench import peers, posterior, scores
 from restore.bench.cli import posterior_table, summary_table
+from restore.bench.families import FAMILIES
 from restore.bench.figure import error_against_cost
-from restore.bench.problems import FAMILIES, glyphs, small_gaussian
+from restore.bench.problems import glyphs, small_gaussian
 
 CASE = FAMILIES["gaussian 16x16"]["blur"](0)
 POISSON = FAMILIES["data set 8x8"]["Poisson, 5 counts"](0)

@@ -137,7 +137,7 @@ def test_groups_of_coils_change_nothing(monkeypatch):
     physics = operators.mri((2, 12, 10), coils=5).to(torch.float64)
     x = normal(3, 2, 12, 10)
     together = physics.A(x), physics.A_adjoint(physics.A(x)), physics.A_adjoint_A(x)
-    monkeypatch.setattr(sys.modules["operators.mri"], "CACHED", 2 * 3 * 120)
+    monkeypatch.setattr(sys.modules["operators.mri"], "CACHED", 1)
     apart = physics.A(x), physics.A_adjoint(physics.A(x)), physics.A_adjoint_A(x)
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, atol=1e-13, rtol=0)

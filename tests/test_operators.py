@@ -3,7 +3,6 @@
 import math
 
 import deepinv
-import numpy as np
 import pytest
 import torch
 
@@ -40,9 +39,12 @@ CASES = [
     ("cs", VOLUME),
     ("mask:keep=0.3,bandwise=true", (4, 9, 8)),
     ("mask:keep=0.4", VOLUME),
+    ("cs:kind=block,block=5,ratio=0.6", (2, 23, 31)),
+    ("cs:kind=scrambled", VOLUME),
     *[(f"stripes:direction={d}", (5, 9, 12)) for d in ("vertical", "horizontal")],
-    *[("response", s) for s in [(8, 7, 9), (31, 8, 8)]],
+    *[("response", s) for s in [(8, 7, 9), (31, 8, 8), (4, 3, 5, 6)]],
     *[("fusion:factor=2,channels=2", s) for s in [(5, 12, 10), (8, 8, 14)]],
+    ("fusion:factor=3,boundary=symmetric", (4, 9, 15)),
     *[(f"cassi:step={k}", s) for k in (1, 2) for s in [(4, 8, 8), (5, 7, 10), (1, 6, 5)]],
     *[("ct:angles=9", s) for s in [(1, 16, 16), (2, 17, 17), (1, 13, 20)]],
     ("ct:angles=8,start=5,span=100,spacing=0.7", (1, 15, 12)),
@@ -189,104 +191,6 @@ def test_options_of_one_call_do_not_reach_the_next(spec):
     physics.A_dagger(y, max_iter=1, tol=0.5)
     physics.prox_l2(torch.zeros(1, *shape, dtype=torch.float64), y, 1.0, max_iter=1)
     assert torch.equal(physics.A_dagger(y), before)
-
-
-# mask
-
-
-@pytest.mark.parametrize(("spec", "shape"), [c for c in CASES if c[0].startswith("mask")])
-def test_masks_are_projections_shared_by_the_channels(spec, shape):
-    physics = operators.parse(spec, shape)
-    y = physics.A(torch.ones(1, *shape))
-    assert torch.equal(physics.A(y), y)
-    assert torch.equal(y, y[:, :1].expand_as(y)) == ("bandwise" not in spec)
-    assert 0 < y.mean() < 1
-
-
-def test_random_mask_keeps_the_fraction_and_follows_its_seed():
-    def kept(seed):
-        return operators.mask((2, 20, 30), keep=0.25, seed=seed).A(torch.ones(1, 2, 20, 30))
-
-    assert kept(0).sum() == 2 * 150
-    assert torch.equal(kept(0), kept(0))
-    assert not torch.equal(kept(0), kept(1))
-
-
-def test_box_and_lines_are_where_they_should_be():
-    box = operators.parse("mask:box=4x6+1+2", (1, 10, 12)).A(torch.ones(1, 1, 10, 12))[0, 0]
-    assert box.sum() == 120 - 24
-    assert box[1:5, 2:8].sum() == 0
-    middle = operators.parse("mask:box=4x6", (1, 10, 12)).A(torch.ones(1, 1, 10, 12))[0, 0]
-    assert torch.equal(middle, middle.flip(0, 1))
-    lines = operators.parse("mask:lines=3", (1, 9, 5)).A(torch.ones(1, 1, 9, 5))[0, 0]
-    assert (lines[:, 0] == 0).nonzero().flatten().tolist() == [1, 4, 7]
-
-
-def test_mask_file_must_fit_and_be_black_and_white(tmp_path):
-    from skimage import io
-
-    plane = np.zeros((6, 8), dtype=np.uint8)
-    plane[2:4] = 255
-    io.imsave(tmp_path / "m.png", plane, check_contrast=False)
-    y = operators.mask((3, 6, 8), file=tmp_path / "m.png").A(torch.ones(1, 3, 6, 8))
-    assert torch.equal(y[0, 0], torch.from_numpy(plane / 255).float())
-    with pytest.raises(ValueError, match=r"6x8 pixels but the image 8x6"):
-        operators.mask((3, 8, 6), file=tmp_path / "m.png")
-    plane[0, 0] = 100
-    io.imsave(tmp_path / "grey.png", plane, check_contrast=False)
-    with pytest.raises(ValueError, match="3 grey values"):
-        operators.mask((3, 6, 8), file=tmp_path / "grey.png")
-
-
-@pytest.mark.parametrize(
-    "options", [{"keep": 0}, {"keep": 1.5}, {"keep": math.nan}, {"keep": 0.2, "lines": 2}]
-)
-def test_bad_masks_are_refused(options):
-    with pytest.raises(ValueError, match="expected"):
-        operators.mask((1, 8, 8), **options)
-
-
-# compressed sensing
-
-
-@pytest.mark.parametrize("shape", [(3, 15, 20), (1, 16, 16)])
-def test_structured_rows_are_orthonormal(shape):
-    physics = double("cs:ratio=0.4,seed=5", shape)
-    y = normal(2, shape[0], round(0.4 * shape[1] * shape[2]))
-    torch.testing.assert_close(physics.A(physics.A_adjoint(y)), y, atol=1e-12, rtol=0)
-
-
-def test_structured_columns_are_incoherent():
-    columns = double("cs:ratio=0.25", (1, 16, 16)).A(torch.eye(256).double().reshape(-1, 1, 16, 16))
-    unit = torch.nn.functional.normalize(columns[:, 0], dim=1)
-    coherence = (unit @ unit.T).fill_diagonal_(0).abs().max()
-    # 64 random numbers give about sqrt(2 log(256^2 / 2) / 64) = 0.57; one layer gives 0.99
-    assert coherence < 0.7
-
-
-def test_dense_matrix_is_refused_above_its_budget_in_bytes():
-    need = 4 * 64 * 256
-    options = {"kind": "dense", "ratio": 0.25}
-    operators.compressed_sensing((3, 16, 16), **options, memory_budget=need)
-    with pytest.raises(ValueError, match=f"needs {need} bytes"):
-        operators.compressed_sensing((3, 16, 16), **options, memory_budget=need - 1)
-    with pytest.raises(ValueError, match=f"needs {4 * 65536 * 262144} bytes"):
-        operators.parse("cs:kind=dense", (3, 512, 512))
-
-
-# colour
-
-
-def test_grey_image_keeps_its_grey():
-    grey = normal(2, 1, 9, 7)
-    y = double("decolorise", (3, 9, 7)).A(grey.expand(2, 3, 9, 7))
-    torch.testing.assert_close(y, grey, atol=1e-6, rtol=0)
-
-
-def test_decolorise_weighs_the_channels_as_luma():
-    x = torch.eye(3).reshape(3, 3, 1, 1)
-    y = operators.decolorise((3, 1, 1)).A(x).flatten()
-    torch.testing.assert_close(y, torch.tensor([0.299, 0.587, 0.114]), atol=1e-6, rtol=0)
 
 
 # noise

@@ -16,11 +16,15 @@ from priors.schedules import DDPM
 from restore.bench.posterior import bias_and_ratio
 from restore.problem import stream
 from restore.solvers import available
+from restore.solvers.daps import DAPS
+from restore.solvers.ddnm import DDNM
+from restore.solvers.ddrm import DDRM
 from restore.solvers.diffpir import DiffPIR
 from restore.solvers.dps import DPS
 from restore.solvers.flowchef import FlowChef
 from restore.solvers.mmps import MMPS
 from restore.solvers.moment_ladder import MomentLadder, lanczos_root
+from restore.solvers.pigdm import PiGDM
 from restore.solvers.psld import PSLD
 from restore.solvers.red_diff import WEIGHTINGS, REDDiff
 from restore.solvers.replacement import Replacement
@@ -36,6 +40,10 @@ CHEAP = {
     "red-diff": REDDiff(steps=5),
     "diffpir": DiffPIR(steps=5),
     "dps": DPS(steps=5),
+    "pigdm": PiGDM(steps=5),
+    "daps": DAPS(levels=3, ode_steps=2, langevin_steps=10),
+    "ddrm": DDRM(steps=5),
+    "ddnm": DDNM(steps=5),
     "psld": PSLD(steps=5),
     "stsl": STSL(steps=5, inner=2),
     "flowchef": FlowChef(steps=5),
@@ -177,7 +185,11 @@ def test_a_known_image_comes_back_from_a_point_mass_prior(name):
     noise = 0.0 if name == "replacement" else 0.05  # it copies what was measured
     operator = operators.parse("mask:keep=0.5", (1, 8, 8), noise=noise).to(F64)
     y = operators.measure(operator, x[None], seed=2)
-    solver = {"red-diff": REDDiff(steps=400, lr=0.05, lam=100.0)}.get(name, CHEAP[name])
+    patient = {
+        "red-diff": REDDiff(steps=400, lr=0.05, lam=100.0),
+        "daps": DAPS(levels=3, sigma_min=0.01, langevin_steps=10),  # its last level is its spread
+    }
+    solver = patient.get(name, CHEAP[name])
     result = solver(y, operator, Dirac(x[None]))
     # what MMPS leaves is the noise of its last level
     torch.testing.assert_close(result.samples[0, 0], x, rtol=0, atol=0.03)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import deepinv
@@ -12,18 +13,20 @@ from hypothesis import strategies as st
 
 import operators
 import restore
-from priors import Gaussian, GaussianMixture
+from priors import Denoiser, Gaussian, GaussianMixture
+from priors.posteriors import MixturePosterior
 from priors.schedules import log_levels
 from restore.bench import mixtures
 from restore.bench.mixtures import SHAPES, Pixels, Rows, grid_case
 from restore.bench.scores import bias_and_ratio, mode_error
-from restore.moments import MomentMatching, Moments
+from restore.moments import MomentMatching
+from restore.population import Population
 from restore.problem import Problem, stream
-from restore.resampling import effective_size, normalised, sorted_systematic, take
+from restore.resampling import effective_size, normalised, sorted_systematic
 from restore.result import judge
 from restore.solvers.mmps import MMPS
 from restore.solvers.moment_ladder import MomentLadder
-from restore.solvers.twisted_smc import TwistedSMC, _Run, restart_level
+from restore.solvers.twisted_smc import TwistedSMC, move, noise, restart_level
 
 F64 = torch.float64
 UNIT = (-0.5, 0.5)  # a range of width one around zero: levels are then as in the formulas
@@ -67,12 +70,22 @@ def scalar(c, sigma_y=0.3, y=0.8):
     return pixels(c, 2), operator, torch.tensor([[y]], dtype=F64)
 
 
-def run_of(prior, operator, y, count, grid, **kwargs):
-    """A population at the end of its descent, never resampled."""
-    problem = problem_of(y, operator, prior, **kwargs)
-    run = _Run(problem, MomentMatching(problem), count, 0.0)
-    list(run.descend(grid))
-    return run
+def descend(prior, operator, y, count, grid):
+    """A population at the end of its descent, never resampled, and its log weights."""
+    problem = problem_of(y, operator, prior)
+    match, generator = MomentMatching(problem), stream(0, 0)
+    shape = (count, 1, *problem.shape[1:])
+    x = grid[0] * noise(shape, problem, generator)
+    particles = Population(match, x, grid[0], ess=0.0, coupling=0.03, generator=generator)
+    for s, u in pairwise(grid):
+        z_0 = noise(shape, problem, generator)
+        particles.advance(*move_to(match, particles, s, u, z_0))
+    return particles.at.D, particles.log_weights(particles.parts())[0]
+
+
+def move_to(match, particles, s, u, z_0):
+    x, log_ratio = move(match, particles.x, particles.at, s, u, z_0)
+    return x, u, log_ratio
 
 
 # -- the chain and its weights -----------------------------------------------------------------
@@ -107,9 +120,9 @@ def test_without_data_the_chain_follows_its_recursion(c):
 def test_weights_bring_the_moments_of_a_scalar_posterior(c, mean, variance, plain):
     """Prior N(0, c), A = 1, y = 0.8, sigma_y = 0.3, 40 levels: known values, exact ones nearby."""
     count = 20000
-    run = run_of(*scalar(c), count, log_levels(40, 100, 1e-3).tolist())
-    x, w = run.at.D[:, 0, 0, 0, 0], normalised(run.log_w)[:, 0]
-    effective = float(effective_size(run.log_w))
+    D, log_w = descend(*scalar(c), count, log_levels(40, 100, 1e-3).tolist())
+    x, w = D[:, 0, 0, 0, 0], normalised(log_w)[:, 0]
+    effective = float(effective_size(log_w))
     weighted = float(w @ x)
     assert weighted == pytest.approx(mean, abs=4 * math.sqrt(variance / effective))
     spread = float(w @ (x - weighted).square())
@@ -122,7 +135,7 @@ def test_weights_bring_the_moments_of_a_scalar_posterior(c, mean, variance, plai
 def test_variance_of_the_weights_falls_with_the_levels():
     """About 0.50 and 0.08 at 40 and 160 levels: error of the proposal, like 1 / levels."""
     variances = [
-        float(run_of(*scalar(1.0), 10000, log_levels(k, 100, 1e-3).tolist()).log_w.var())
+        float(descend(*scalar(1.0), 10000, log_levels(k, 100, 1e-3).tolist())[1].var())
         for k in (40, 160)
     ]
     assert variances[0] == pytest.approx(0.5, abs=0.1)
@@ -133,15 +146,17 @@ def test_any_shift_is_paid_for_exactly():
     """Shifted particles with the ratio as weight have the law of the unshifted: mean weight 1."""
     count = 50000
     prior, operator, y, _ = cross()
-    problem = problem_of(y, operator, prior)
-    run = _Run(problem, MomentMatching(problem), count, 0.5)
-    x = 0.5 * torch.randn(run.shape, generator=stream(3, 0), dtype=F64)
-    at = run.match(x, 0.5)
-    still = Moments(at.D, at.D, at.log_g, at.trace)
-    plain, log_ratio = run.move(x, still, 0.5, 0.4)
+    match = MomentMatching(problem_of(y, operator, prior))
+    x, z_0 = torch.randn((2, count, 1, 1, 1, 2), generator=stream(3, 0), dtype=F64)
+    at = match(0.5 * x, 0.5)
+    still, pushed = (
+        replace(at, D_y=at.D + by)
+        for by in (0, torch.tensor([0.3, -0.2], dtype=F64).reshape(1, 1, 1, 2) + 0.1 * at.D)
+    )
+    plain, log_ratio = move(match, 0.5 * x, still, 0.5, 0.4, z_0)
     assert not bool(log_ratio.any())
-    pushed = torch.tensor([0.3, -0.2], dtype=F64).reshape(1, 1, 1, 2) + 0.1 * at.D
-    moved, log_ratio = run.move(x, Moments(at.D, at.D + pushed, at.log_g, at.trace), 0.5, 0.4)
+    moved, log_ratio = move(match, 0.5 * x, pushed, 0.5, 0.4, z_0)
+    log_ratio = log_ratio.sum(2)
     weight = log_ratio.exp().flatten()
     error = 5 / math.sqrt(count)
     assert float(weight.mean()) == pytest.approx(1, abs=error * float(weight.std()))
@@ -210,6 +225,66 @@ def test_eight_samples_have_the_right_law():
     assert mode_error(pooled, case.posterior) < 2 * floor
 
 
+# -- independent ambiguities -------------------------------------------------------------------
+
+
+class SideBySide(Denoiser):
+    """Independent priors of 2x4 pixels, one below the other."""
+
+    def __init__(self, priors):
+        card = replace(priors[0].card, image_shape=(1, 2 * len(priors), 4))
+        super().__init__(card)
+        self.priors = torch.nn.ModuleList(priors)
+
+    def forward(self, x, sigma, **kwargs):
+        parts = x.split(2, dim=2)
+        return torch.cat([p(part, sigma) for p, part in zip(self.priors, parts, strict=True)], 2)
+
+
+def side_by_side(count):
+    cases = [grid_case(SHAPES["R^8"], i) for i in range(count)]
+    rows = torch.block_diag(*[case.operator.matrix for case in cases])
+    noise_model = operators.GaussianNoise(0.02)
+    operator = Rows(rows, (1, 2 * count, 4), noise_model=noise_model)
+    prior = SideBySide([case.prior for case in cases])
+    return cases, prior, operator, torch.cat([case.y for case in cases], 1)
+
+
+def test_independent_ambiguities_need_no_more_particles():
+    cases, prior, operator, y = side_by_side(4)
+    n, tv, least = 256, {}, {}
+    for name, coupling in (("parts", 0.03), ("whole", -1.0)):
+        solver = TwistedSMC(mult=2, levels=30, coupling=coupling)
+        result = solver(y, operator, prior, samples=n, batch_size=n)
+        blocks = result.samples[:, 0].split(2, dim=2)
+        errors = [mode_error(b, c.posterior) for b, c in zip(blocks, cases, strict=True)]
+        tv[name], least[name] = sum(errors) / 4, result.notes["least effective particles"][0]
+    floor = [float((2 * c.posterior.weights / (math.pi * n)).sqrt().sum() / 2) for c in cases]
+    assert tv["parts"] < 1.5 * sum(floor) / 4
+    assert tv["parts"] < tv["whole"]
+    assert least["parts"] > least["whole"]
+
+
+def test_parts_that_depend_on_each_other_are_not_taken_apart():
+    """One of two modes: orthogonal rows look independent inside a mode, and are not."""
+    means = torch.tensor([[-1.0, -1], [1, 1]], dtype=F64).reshape(2, 1, 1, 2)
+    variances = torch.full((1, 1, 2), 0.01, dtype=F64)
+    prior = GaussianMixture([0.5, 0.5], [Gaussian(m, Pixels(), variances) for m in means])
+    operator = Rows(torch.eye(2, dtype=F64), (1, 1, 2), noise_model=operators.GaussianNoise(3.0))
+    y = torch.tensor([[0.3, 0.3]], dtype=F64)
+    match = MomentMatching(problem_of(y, operator, prior))
+    x = prior.sample(200, stream(0, 0))[:, None] + 0.01 * noise(
+        (200, 1, 1, 1, 2), match.problem, stream(1, 0)
+    )
+    particles = Population(match, x, 0.01, ess=0.5, coupling=0.03, generator=stream(2, 0))
+    parts = particles.parts()
+    assert not bool(parts.single)
+    parts, index = particles.select(0.01, 200, parts, 0)
+    assert bool(parts.single)
+    drawn = parts.take_pixels(particles.at.D, index).reshape(200, 2)
+    assert bool((drawn[:, 0] * drawn[:, 1] > 0).all())
+
+
 # -- the restart -------------------------------------------------------------------------------
 
 
@@ -220,6 +295,19 @@ def test_restart_level_is_the_top_for_a_gaussian_and_the_width_of_a_mode_for_a_m
         x = exact.sample(64, stream(1, 0))[:, None]
         found = float(restart_level(match, x, 10.0, 0.003, 0.01, stream(2, 0)))
         assert low - 1e-9 <= found <= high + 1e-9
+
+
+def test_restart_does_not_reach_over_modes_that_were_not_measured():
+    case = grid_case(SHAPES["R^8"], 1)
+    variances = torch.full((1, 2, 4), 0.04, dtype=F64)
+    plain = Gaussian(torch.full((1, 2, 4), 0.5), Pixels(), variances)
+    prior = SideBySide([plain, case.prior])
+    row = torch.cat([case.operator.matrix, torch.zeros(1, 8, dtype=F64)], 1)
+    operator = Rows(row, (1, 4, 4), noise_model=operators.GaussianNoise(0.02))
+    result = TwistedSMC(levels=20)(case.y, operator, prior, samples=400)
+    assert result.notes["restart level"][0] < 0.1
+    nearest = MixturePosterior(case.prior.log_weights.exp(), case.posterior.components)
+    assert mode_error(result.samples[:, 0, :, 2:], nearest) < 0.15  # 0.09 for exact draws
 
 
 def test_gaussian_posterior_is_exact_through_the_restart():
@@ -248,7 +336,7 @@ def test_gaussian_posterior_is_exact_through_the_restart():
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 0.999))
 def test_equal_weights_keep_every_particle(seed, offset):
-    points = torch.randn((31, 2, 1, 1, 3), generator=stream(seed, 0), dtype=F64)
+    points = torch.randn((31, 2, 3), generator=stream(seed, 0), dtype=F64)
     index = sorted_systematic(points, torch.zeros((31, 2), dtype=F64), 31, offset)
     for image in index.T:
         assert sorted(image.tolist()) == list(range(31))
@@ -262,8 +350,8 @@ def test_groups_on_a_line_get_their_share_to_within_one(seed, offset):
     along = torch.randn((3, 5), generator=generator, dtype=F64)
     points = 10 * group[..., None] * along + torch.rand((200, 3, 5), generator=generator) * 0.1
     log_weights = torch.randn((200, 3), generator=generator, dtype=F64) + group
-    index = sorted_systematic(points[:, :, None, None], log_weights, 64, offset)
-    chosen, weights = take(group, index), normalised(log_weights)
+    index = sorted_systematic(points, log_weights, 64, offset)
+    chosen, weights = group.gather(0, index), normalised(log_weights)
     for k in range(4):
         expected = 64 * (weights * (group == k)).sum(0)
         assert bool(((chosen == k).sum(0) - expected).abs().max() < 1 + 1e-9)

@@ -24,14 +24,20 @@ Shape = tuple[int, ...]
 # without options, every operator that `parse` knows; these besides
 VARIANTS = (
     "blur:boundary=valid,sigma=1",
+    "blur:boundary=reflect,sigma=1",
     "blur:kernel=motion,length=9,angle=30",
     "mask:box=5x7",
+    "mask:keep=0.3,bandwise=true",
     "downsample:factor=2,filter=bilinear",
-    "downsample:factor=3,filter=gaussian",
+    "downsample:factor=3,filter=gaussian,boundary=symmetric",
+    "cassi:step=2",
     "cs:kind=dense",
+    "cs:kind=block",
+    "cs:kind=scrambled",
     "ct:geometry=fan",
     "ct:angles=40,span=100,spacing=0.7",
     "mri:coils=8",
+    "mri:pattern=poisson",
     "slices:axis=1|mask:keep=0.3",
     "slices:axis=2|blur:sigma=0.5",
 )
@@ -57,7 +63,8 @@ class Adjoint:
         sizes: how many were tried.
         worst: precision -> mismatch.
         at: precision -> image shape where it was found.
-        theirs: worst mismatch of deepinv's operator in float32, None where there is none.
+        theirs: worst mismatch of deepinv's operator in float32 over the flat sizes that it takes,
+            None where there is none.
     """
 
     operator: str
@@ -111,7 +118,8 @@ def measure(spec: str, cases: Sequence[tuple[Shape, LinearPhysics]]) -> Adjoint:
         found = [(mismatch(physics, shape, dtype), shape) for shape, physics in cases]
         worst[_word(dtype)], at[_word(dtype)] = max(found)
     rival = rivals.RIVALS.get(spec)
-    theirs = [] if rival is None else [_or_none(rival, shape) for shape, _ in cases]
+    flat = [shape for shape, _ in cases if len(shape) == 3]
+    theirs = [_or_none(rival, shape) for shape in flat] if rival else []
     known = [value for value in theirs if value is not None]
     return Adjoint(spec, len(cases), worst, at, max(known) if known else None)
 
@@ -139,7 +147,8 @@ def accepted(spec: str, sizes: Sequence[Shape]) -> Iterator[tuple[Shape, LinearP
 def _or_none(rival: rivals.Build, shape: Shape) -> float | None:
     """Deepinv's mismatch; None at sizes that it does not take."""
     try:
-        return mismatch(rival(shape), shape, torch.float32)
+        with rivals.hushed():
+            return mismatch(rival(shape), shape, torch.float32)
     except ValueError:
         return None
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from restore.bench.denoising import Row as DenoisingRow
+    from restore.bench.photos import Row as PhotoRow
     from restore.bench.posterior import Row as PosteriorRow
 
 app = typer.Typer(
@@ -108,6 +109,65 @@ def operators(
         _show(tables.show(results))
     if not results.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def photos(
+    solver: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; by default all.")
+    ] = None,
+    prior: Annotated[str, typer.Option(help="Name or safetensors file.")] = "natural",
+    samples: Annotated[int, typer.Option(min=1, help="Samples a photograph.")] = 9,
+    size: Annotated[int, typer.Option(min=64, help="Side of the crops, pixels.")] = 128,
+    images: Annotated[int, typer.Option(min=1, help="Number of photographs.")] = 3,
+    calls: Annotated[
+        int | None, typer.Option(min=4, help="Give every solver about so many network calls.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solvers on held-out photographs, with a shipped prior."""
+    import priors
+    from restore.bench import photos as bench
+    from restore.bench.denoising import photographs
+    from restore.cli import _print_json, _show
+    from restore.solvers import available
+
+    names = _known("solver", solver, available())
+    solvers = [available()[name]() for name in names]
+    if calls is not None:
+        solvers = [bench.at_cost(one, calls) for one in solvers if bench.has_steps(one)]
+    model = priors.load(prior)
+    crops = dict(list(photographs(model.card.channels or 1, size=size).items())[:images])
+    rows = list(bench.run(solvers, model, crops, samples=samples))
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        _show(photos_table(rows))
+
+
+def photos_table(rows: "Sequence[PhotoRow]") -> "Table":
+    """Show what each solver makes of the photographs."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title="photographs: the mean of the samples, and a single sample",
+        caption="features: EfficientNet-Lite0 feature distance, smaller is better",
+        box=SIMPLE_HEAD,
+    )
+    for head in ("task", "solver"):
+        table.add_column(head)
+    for head in (
+        *("PSNR", "SSIM", "features", "sample PSNR", "sample features"),
+        *("80 % covers", "fit", "calls", "s"),
+    ):
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [_number(row.psnr, 2), _number(row.ssim, 3), _number(row.mean_features, 3)]
+        cells += [_number(row.sample_psnr, 2), _number(row.features, 3)]
+        cells += [_number(100 * row.covers, 0), _number(row.fit, 2), _number(row.calls, 0)]
+        table.add_row(row.task, row.solver, *cells, _number(row.seconds, 1))
+    return table
 
 
 def denoising_table(rows: "Sequence[DenoisingRow]") -> "Table":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -49,7 +50,8 @@ TASKS = (
     Task("MRI, 1 coil", "mri:acceleration=4", (2, 320, 320), rivals.mri),
     Task("circular blur", "blur:sigma=2", (1, 512, 512), rivals.blur),
     Task("blur, 3-D", "blur:sigma=2", (1, 64, 96, 96), rivals.blur),
-    Task("compressed sensing", "cs:ratio=0.25", (1, 256, 256)),
+    Task("sensing, structured", "cs:ratio=0.25", (1, 256, 256)),
+    Task("sensing, blocks", "cs:ratio=0.25,kind=block", (1, 256, 256)),
 )
 
 
@@ -159,9 +161,10 @@ def pairs(
     for task in tqdm(tasks, desc="pairs", disable=hidden, leave=False):
         x = torch.rand(1, *task.shape, generator=torch.Generator().manual_seed(0))
         ours = cast(LinearPhysics, operators.parse(task.spec, task.shape))
-        theirs = task.rival(task.shape) if task.rival else None
-        contest = [there_and_back(p, x) for p in (ours, theirs) if p is not None]
-        times = in_turns(contest, turns)
+        with rivals.hushed():
+            theirs = task.rival(task.shape) if task.rival else None
+            contest = [there_and_back(p, x) for p in (ours, theirs) if p is not None]
+            times = in_turns(contest, turns)
         medians = [statistics.median(column) for column in zip(*times, strict=True)]
         yield Pair(
             task=task.name,
@@ -196,8 +199,9 @@ def cassi(shapes: Sequence[Shape]) -> Iterator[Cassi]:
     """Coded-aperture imaging at even and odd sizes."""
     for shape in shapes:
         ours = cast(LinearPhysics, operators.parse("cassi", shape))
-        found = (mismatch(p, shape, torch.float32) for p in (ours, rivals.cassi(shape)))
-        yield Cassi(shape, *found)
+        with rivals.hushed():
+            theirs = mismatch(rivals.cassi(shape), shape, torch.float32)
+        yield Cassi(shape, mismatch(ours, shape, torch.float32), theirs)
 
 
 def there_and_back(physics: Physics, x: Tensor) -> Callable[[], object]:
@@ -219,21 +223,23 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def nbytes(physics: Physics) -> int:
-    """Of all tensors that an operator keeps, those in plain attributes and lists too."""
-    storages = {}
-    for module in physics.modules():
-        for tensor in _tensors(vars(module), depth=3):
-            storage = tensor.untyped_storage()
+    """Of all tensors that an operator keeps, wherever it keeps them, each storage once."""
+    storages, seen, waiting = {}, set(), [vars(physics)]
+    while waiting:
+        item: Any = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            storage = item.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set):
+            waiting += item
+        elif hasattr(item, "__dict__") and not isinstance(item, type | FunctionType | MethodType):
+            waiting.append(vars(item))
     return sum(storages.values())
-
-
-def _tensors(value: Any, depth: int) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, depth - 1)
 
 
 def _dense_bytes(task: Task) -> int | None:

@@ -9,20 +9,20 @@ looks right (small feature distance), and the intervals should cover what they s
     features     `perceptual.feature_distance` of one sample
     covers       share of pixels inside the samples' 80 % intervals
 
-Solvers can also be compared at equal cost: `budget` runs each with about as many network calls,
-where its constants allow.
+Solvers are compared at their own constants, and at equal cost (`at_cost`).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from deepinv.physics import Physics
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import operators
-from priors import Denoiser
+from priors import Denoiser, Gaussian
 from restore.bench.perceptual import feature_distance
 from restore.calibration import coverage
 from restore.metrics import psnr, ssim
@@ -138,17 +138,34 @@ def _scores(result: Result, x: Tensor) -> dict[str, float]:
     }
 
 
-# solver -> the same solver with about so many network calls
-BUDGETS: dict[str, Callable[[Solver, int], Solver]] = {}
+def at_cost(solver: Solver, calls: int) -> Solver:
+    """The solver with as many steps as cost a sample about `calls` network calls.
 
-
-def at_budget(solver: Solver, calls: int) -> Solver:
-    """The solver with its number of steps chosen so that a sample costs about `calls`.
+    What a step costs is measured on a tiny Gaussian problem, not taken from the papers.
 
     Raises:
         ValueError: it has no number of steps.
     """
-    names = [f.name for f in dataclasses.fields(solver) if f.name in ("steps", "levels")]
-    if not names:
+    name = next((f.name for f in dataclasses.fields(solver) if f.name in _STEPS), None)
+    if name is None:
         raise ValueError(f"solver '{solver.name}' has no number of steps; leave it out.")
-    return dataclasses.replace(solver, **{names[0]: calls})
+    few, more = (_cost(dataclasses.replace(solver, **{name: n})) for n in _PROBES)
+    slope = (more - few) / (_PROBES[1] - _PROBES[0])
+    count = _PROBES[0] + (calls - few) / slope
+    return dataclasses.replace(solver, **{name: max(2, round(count))})
+
+
+_STEPS, _PROBES = ("steps", "levels"), (8, 16)
+
+
+def has_steps(solver: Solver) -> bool:
+    """Whether `at_cost` can change what the solver costs."""
+    return any(f.name in _STEPS for f in dataclasses.fields(solver))
+
+
+def _cost(solver: Solver) -> float:
+    """Network calls of one sample of a small inpainting problem."""
+    prior = Gaussian.power_law((1, 8, 8))
+    operator = operators.mask((1, 8, 8), keep=0.5, noise=0.1)
+    y = torch.full((1, 1, 8, 8), 0.5)
+    return solver(operator.A(y), operator, prior, progress=False).cost.calls

@@ -27,15 +27,16 @@ from tqdm.auto import tqdm
 
 from priors.posteriors import DiracPosterior, MixturePosterior
 from restore.bench import peers as others
+from restore.bench.families import FAMILIES
 from restore.bench.peers import Peer
-from restore.bench.problems import FAMILIES, Case
+from restore.bench.problems import Case
 from restore.bench.scores import bias_and_ratio, coverage, mode_error, sliced_wasserstein, std_error
 from restore.problem import observed_rows
 from restore.result import Result
 from restore.solver import Solver
 
 EXACT = "exact sampler"
-QUICK = ("gaussian 16x16", "data set 8x8")
+QUICK = ("gaussian 16x16", "mixture R^8", "data set 8x8")
 
 
 @dataclass(frozen=True)

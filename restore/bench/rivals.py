@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from deepinv.physics import (
@@ -56,12 +57,9 @@ def blur(shape: Shape, sigma: float = 2.0) -> LinearPhysics:
 
 def cassi(shape: Shape) -> LinearPhysics:
     """One disperser, random aperture."""
+    channels, height, width = shape
     generator = torch.Generator().manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        channels, height, width = shape
-        size = (channels, height, width)
-        return CompressiveSpectralImaging(size, mode="sd", rng=generator)
+    return CompressiveSpectralImaging((channels, height, width), mode="sd", rng=generator)
 
 
 # name in a specification -> deepinv's form
@@ -73,6 +71,14 @@ RIVALS: dict[str, Build] = {
     "mri:coils=8": multicoil_mri,
     "cassi": cassi,
 }
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without deepinv's warnings about its own defaults and casts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _columns(size: Shape) -> Tensor:

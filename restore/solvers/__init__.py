@@ -13,6 +13,7 @@ DEFAULT = "moment-ladder"
 
 def available() -> dict[str, type["Solver"]]:
     """Name -> class of every solver, the default first."""
+    from restore.solvers.daps import DAPS
     from restore.solvers.ddnm import DDNM
     from restore.solvers.ddrm import DDRM
     from restore.solvers.diffpir import DiffPIR
@@ -20,6 +21,7 @@ def available() -> dict[str, type["Solver"]]:
     from restore.solvers.flowchef import FlowChef
     from restore.solvers.mmps import MMPS
     from restore.solvers.moment_ladder import MomentLadder
+    from restore.solvers.pigdm import PiGDM
     from restore.solvers.psld import PSLD
     from restore.solvers.red_diff import REDDiff
     from restore.solvers.replacement import Replacement
@@ -33,6 +35,8 @@ def available() -> dict[str, type["Solver"]]:
         REDDiff,
         DiffPIR,
         DPS,
+        PiGDM,
+        DAPS,
         DDRM,
         DDNM,
         PSLD,

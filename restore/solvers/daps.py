@@ -18,8 +18,9 @@ by Langevin steps from there; noise the sample to the next level. Levels are the
 
 In the released code the gradient is that of `|y - A x|^2 / tau^2`, so that its sampler's tau is
 `0.01 / sqrt(2)` in the notation above, whatever the noise; its step 1e-4 sits on the limit of
-stability for an operator of norm 1. `DAPS.paper()` is that. By default tau is the noise of the
-measurement and the step is half of `1 / L`, L the curvature of the target, from one power iteration.
+stability for an operator of norm 1. `DAPS.paper_settings()` is that. By default tau is the noise of the
+measurement and the step a fifth of `1 / L`, L the curvature of the target, from one power
+iteration.
 Data under other noise enter by their own likelihood and need no tau.
 
 Two approximations remain. The end of the flow is no mean and `sigma_t` no conditional std: without
@@ -40,8 +41,12 @@ from torch import Tensor
 
 from operators.linalg import dot, proximal
 from priors.schedules import edm_levels
+from restore.likelihood import KINDS
 from restore.problem import Problem
 from restore.solver import Solver
+
+_END = 0.01  # last level of the flow before the end
+_LEAST = 0.01  # tau for data without noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,7 @@ class DAPS(Solver):
     cost: ClassVar[str] = "1000 forwards"
     posterior: ClassVar[str] = "approximate: wide where little is measured"
     remedy: ClassVar[str] = "use more langevin_steps or a smaller relative_step"
+    likelihoods: ClassVar[tuple[str, ...]] = KINDS
 
     levels: int = 200
     sigma_max: float = 100.0
@@ -79,7 +85,7 @@ class DAPS(Solver):
     langevin_steps: int = 100
     tau: float | None = None
     step: Literal["stable", "paper"] = "stable"
-    relative_step: float = 0.5
+    relative_step: float = 0.2
     lr: float = 1e-4
     lr_ratio: float = 0.01
     inner: Literal["langevin", "exact"] = "langevin"
@@ -121,14 +127,92 @@ class DAPS(Solver):
         scale = problem.scale
         levels = [scale * s for s in self._grid(self.levels, self.sigma_max, self.sigma_min)]
         tau = self._tau(problem)
-        norm2 = None if self._exact(problem) else squared_norm(problem)
+        linear = isinstance(problem.operator, LinearPhysics)
+        exact = self._exact(problem)
+        norm2 = squared_norm(problem) if linear and not exact else None
         x = problem.middle + levels[0] * problem.noise()
         for k, s in enumerate(levels):
             centre, spread = self._conditional(problem, x, s)
-            if norm2 is None:
+            if exact:
                 x_0 = self._solve(problem, centre, spread, tau)
             else:
                 x_0 = self._langevin(problem, centre, spread, tau, norm2, k)
             yield x_0
             if k + 1 < len(levels):
                 x = x_0 + levels[k + 1] * problem.noise()
+
+    def _grid(self, n: int, first: float, last: float) -> list[float]:
+        return edm_levels(n, first, last).tolist() if n > 1 else [first]
+
+    def _exact(self, problem: Problem) -> bool:
+        if self.inner == "langevin":
+            return False
+        if not isinstance(problem.operator, LinearPhysics) or problem.likelihood is not None:
+            raise ValueError(
+                "inner='exact' of daps needs a linear operator with Gaussian noise; use 'langevin'."
+            )
+        return True
+
+    def _tau(self, problem: Problem) -> Tensor:
+        """Std `(N, 1, ..., 1)` for which `data_gradient / tau^2` is the gradient of the target."""
+        if problem.likelihood is not None:
+            return problem.noise_power.sqrt()
+        if self.tau is None:
+            return problem.sigma_y.clamp_min(_LEAST * problem.scale)
+        return torch.full_like(problem.sigma_y, self.tau * problem.scale)
+
+    def _conditional(self, problem: Problem, x: Tensor, s: float) -> tuple[Tensor, float]:
+        """Centre and spread of the clean image given the noisy one."""
+        if self.variance is not None:
+            c = self.variance * problem.scale**2
+            return problem.denoise(x, s), (c * s**2 / (c + s**2)) ** 0.5
+        path = self._grid(self.ode_steps, s, min(_END * problem.scale, s / 10))
+        for a, b in zip(path, [*path[1:], 0.0], strict=True):
+            D = problem.denoise(x, a)
+            x = D + b / a * (x - D)
+        return x, s
+
+    def _solve(self, problem: Problem, centre: Tensor, spread: float, tau: Tensor) -> Tensor:
+        """Sample exactly: perturb both terms by their noise, then minimise."""
+        y = problem.y + tau.reshape(-1, *[1] * (problem.y.ndim - 1)) * problem.noise(problem.y)
+        return proximal(problem, centre + spread * problem.noise(), y, (tau / spread) ** 2)
+
+    def _langevin(
+        self,
+        problem: Problem,
+        centre: Tensor,
+        spread: float,
+        tau: Tensor,
+        norm2: Tensor | None,
+        k: int,
+    ) -> Tensor:
+        """Sample by Langevin steps from the centre."""
+        x, decay = centre, 1 + k / self.levels * (self.lr_ratio - 1)
+        norm2 = squared_norm(problem, centre) if norm2 is None else norm2
+        for _ in range(self.langevin_steps):
+            if self.step == "stable":
+                bend = problem.data_curvature(x) / tau**2
+                h = self.relative_step / (norm2 * bend + 1 / spread**2)
+            else:
+                h = torch.full_like(tau, self.lr * decay * problem.scale**2)
+            slope = problem.data_gradient(x) / tau**2 + (x - centre) / spread**2
+            x = x - h * slope + (2 * h).sqrt() * problem.noise()
+        return x
+
+
+def squared_norm(problem: Problem, x: Tensor | None = None, iterations: int = 20) -> Tensor:
+    """Largest eigenvalue of `J^T J` `(N, 1, ..., 1)` by power iteration, J the derivative of A.
+
+    Args:
+        problem: whose operator it is.
+        x: where a nonlinear one is linearised.
+        iterations: products with `J^T J`; the value is approached from below.
+    """
+    draw = torch.randn(problem.shape[1:], generator=torch.Generator().manual_seed(0))
+    v = draw.to(problem.y).expand(problem.shape)
+    value = dot(v, v)
+    for _ in range(iterations):
+        v = v / dot(v, v).sqrt().clamp_min(1e-30)
+        v = problem.gram(v, x)
+        value = dot(v, v).sqrt()
+    return value

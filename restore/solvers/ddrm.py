@@ -1,7 +1,7 @@
 """DDRM: denoising diffusion restoration in the singular vectors of the operator.
 
 Kawar, Elad, Ermon, Song, *Denoising Diffusion Restoration Models*, NeurIPS 2022, arXiv:2201.11793,
-equations 7 and 8.
+equations 4 to 8.
 
     symbol        name here     meaning
     V^T x_t       x             the state, in VE variables x_t / alpha_t
@@ -12,7 +12,9 @@ equations 7 and 8.
 
 Every coordinate is a scalar problem. Where nothing is measured it follows DDIM; where the
 measurement is noisier than the next level it is pulled towards it; elsewhere it is replaced by the
-measurement, noised to the level. What the coordinates do not reach has singular value 0.
+measurement, noised to the level. What the coordinates do not reach has singular value 0. Without
+noise the last step replaces as well, so that `A x = y` on all that is measured; the released code
+there returns the denoised image.
 
 Its samples are those of its own chain, not of the posterior: the mean of a Gaussian prior comes out
 biased, the spread too small. Constants are those of images in [-1, 1]. Cost: one forward a step,
@@ -26,8 +28,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.svd import Decomposed
-from priors.schedules import DDPM
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -67,12 +67,11 @@ class DDRM(Solver):
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Go down the levels, coordinate by coordinate."""
         svd = problem.svd()
-        seen = svd.s > Decomposed.cutoff * svd.s.flatten(1).amax(1).reshape(-1, *ones(svd.s))
+        seen = svd.s > 0
         a = torch.where(seen, svd.s, 1)
         y_bar = svd.Ut(problem.y) / a
-        noise = problem.sigma_y.reshape(-1, *ones(a)) / a
-        # images in [-1, 1] have mean 0: the level of the start drowns the rest
-        levels = [problem.scale * s for s in self._levels()]
+        noise = problem.sigma_y.reshape(-1, *[1] * (a.ndim - 1)) / a
+        levels = problem.ddpm_levels(self.steps)
         x = problem.middle + levels[0] * problem.noise()
         z = svd.Vt(x - problem.middle) / levels[0]
         fresh = (levels[0] ** 2 - noise**2).clamp_min(0).sqrt()
@@ -90,14 +89,3 @@ class DDRM(Solver):
             x_bar = torch.where(s_next < noise, pulled, replaced)
             x = free + svd.V(torch.where(seen, x_bar - svd.Vt(free), 0))
             yield D if s_next > 0 else x
-
-    def _levels(self) -> list[float]:
-        """Levels of times spread evenly over the schedule, falling."""
-        schedule = DDPM()
-        times = torch.linspace(schedule.steps - 1, 0, self.steps, dtype=torch.float64).round()
-        return schedule.level(times).tolist()
-
-
-def ones(coordinates: Tensor) -> list[int]:
-    """Dimensions of 1 that make a number an image broadcast against coordinates."""
-    return [1] * (coordinates.ndim - 1)

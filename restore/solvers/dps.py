@@ -13,6 +13,9 @@ passes through the network: one VJP a step. Norms are per image (the released co
 the batch) and the released code steps on the gradient of the norm itself, half of the paper's:
 `norm="code"`.
 
+Under other noise than Gaussian `|r|^2` is chi-square with the model's variance, in units of the
+mean one, and its gradient that of the negative log-likelihood, to which it is equal near the data.
+
 A heuristic: for no fixed zeta does it sample the posterior, not even a Gaussian one. It fits the
 noise; its spread is not an uncertainty. It is here because everybody compares with it, and because
 it takes nonlinear operators.
@@ -28,6 +31,7 @@ import torch
 from torch import Tensor
 
 from priors.schedules import DDPM
+from restore.likelihood import KINDS
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -49,6 +53,7 @@ class DPS(Solver):
     cost: ClassVar[str] = "1000 forwards + 1000 VJPs"
     posterior: ClassVar[str] = "heuristic: fits the noise, spread is not an uncertainty"
     remedy: ClassVar[str] = "lower zeta"
+    likelihoods: ClassVar[tuple[str, ...]] = KINDS
 
     steps: int = 1000
     zeta: float = 0.3
@@ -87,7 +92,7 @@ class DPS(Solver):
             mean = (ratio * sigma_s**2 * x + alpha_s * kept * (D - middle) / scale) / sigma**2
             x_s = mean + (kept**0.5 * sigma_s / sigma) * problem.noise()
             # pull: gradient of |r| at x_t, by the chain rule through D(middle + scale x / alpha)
-            r = problem.y - problem.A(D)
+            r = problem.residual(problem.A(D))
             length = r.flatten(1).norm(dim=1).clamp_min(1e-12).reshape(-1, *[1] * (x.ndim - 1))
             pull = problem.data_gradient(D) * (inside if self.clip else 1)
             gradient = vjp(pull) * scale / alpha / length

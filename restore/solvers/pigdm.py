@@ -31,8 +31,7 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from operators.linalg import conjugate_gradient
-from operators.svd import Decomposed, has_svd
-from priors.schedules import DDPM
+from operators.svd import has_svd
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -85,9 +84,7 @@ class PiGDM(Solver):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Run DDIM on the denoised image, guided."""
-        schedule = DDPM()
-        times = torch.linspace(schedule.steps - 1, 0, self.steps, dtype=torch.float64).round()
-        levels = [problem.scale * s for s in schedule.level(times).tolist()]
+        levels = problem.ddpm_levels(self.steps)
         pull = self._pull(problem)
         c = self.variance * problem.scale**2
         x = problem.middle + levels[0] * problem.noise()
@@ -126,11 +123,10 @@ class PiGDM(Solver):
 
 
 def _closed_form(problem: Problem) -> Pull:
-    """Solve in singular values; those that are no more than rounding are left out."""
+    """Solve in singular values."""
     svd = problem.svd()
-    ones = [1] * (svd.s.ndim - 1)
-    seen = svd.s > Decomposed.cutoff * svd.s.flatten(1).amax(1).reshape(-1, *ones)
-    noise2 = problem.sigma_y.square().reshape(-1, *ones)
+    seen = svd.s > 0
+    noise2 = problem.sigma_y.square().reshape(-1, *[1] * (svd.s.ndim - 1))
 
     def pull(D: Tensor, r2: float) -> Tensor:
         gain = svd.s / torch.where(seen, r2 * svd.s.square() + noise2, 1)

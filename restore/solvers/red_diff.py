@@ -46,6 +46,7 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from priors.schedules import DDPM
+from restore.likelihood import KINDS
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -86,6 +87,7 @@ class REDDiff(Solver):
     cost: ClassVar[str] = "1000 forwards"
     posterior: ClassVar[str] = "none: a point estimate"
     remedy: ClassVar[str] = "lower lr or raise lam"
+    likelihoods: ClassVar[tuple[str, ...]] = KINDS
 
     steps: int = 1000
     lr: float = 0.1

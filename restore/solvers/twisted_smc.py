@@ -44,12 +44,12 @@ from torch import Tensor
 
 from priors.schedules import log_levels
 from restore.moments import MomentMatching, Moments
+from restore.population import Population
 from restore.problem import Problem
-from restore.resampling import effective_size, log_mean, sorted_systematic, take
 from restore.solver import Solver
 from restore.solvers.moment_ladder import MomentLadder
 
-_PROBES, _TRIALS = 64, 10  # samples that try out a restart level, and how many levels are tried
+_PROBES, _TRIALS = 64, 8  # samples that try out a restart level, and how many levels are tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,11 @@ class TwistedSMC(Solver):
         mult: particles for each returned sample.
         min_particles: fewest particles, however few samples are asked for.
         ess: share of effective particles below which they are resampled.
+        coupling: correlation of two measurements, given a particle, above which they are weighed
+            together; below 0 all are, as in the paper.
         restart_levels: levels of the last descent; 0 returns the particles as they are.
         lanczos: Jacobian products for the square root of the covariance there.
-        constancy: relative change of `K` under which the posterior counts as Gaussian.
+        constancy: relative change of `C` under which the posterior counts as Gaussian.
         m_max: most measurements an image; with more, `MomentLadder` does the work and the notes of
             the result say that mode weights were not corrected.
     """
@@ -85,6 +87,7 @@ class TwistedSMC(Solver):
     mult: int = 4
     min_particles: int = 64
     ess: float = 0.5
+    coupling: float = 0.03
     restart_levels: int = 6
     lanczos: int = 2
     constancy: float = 0.01
@@ -129,16 +132,22 @@ class TwistedSMC(Solver):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Move the population down, choose the samples, let them part."""
-        n = len(problem.streams)
-        generator = problem.streams[0]
-        match = MomentMatching(problem)
-        run = _Run(problem, match, max(self.mult * n, self.min_particles), self.ess)
+        n, generator = len(problem.streams), problem.streams[0]
         width = 2 * problem.scale
         grid = (log_levels(self.levels, self.sigma_max, self.sigma_min) * width).tolist()
-        for at in run.descend(grid):
-            yield at.D_y[:: len(at.D_y) // n][:n].flatten(0, 1)
-        x = run.choose(n)
-        run.report()
+        match = MomentMatching(problem)
+        shape = (max(self.mult * n, self.min_particles), problem.images, *problem.shape[1:])
+        start = problem.middle + grid[0] * noise(shape, problem, generator)
+        particles = Population(
+            match, start, grid[0], ess=self.ess, coupling=self.coupling, generator=generator
+        )
+        for s, u in pairwise(grid):
+            yield particles.at.D_y[:n].flatten(0, 1)
+            z_0 = noise(shape, problem, generator)
+            x, log_ratio = move(match, particles.x, particles.at, s, u, z_0)
+            particles.advance(x, u, log_ratio)
+        x = particles.choose(grid[-1], n)
+        problem.notes.update(particles.notes())
         if self.restart_levels == 0:
             yield x.flatten(0, 1)
             return
@@ -151,80 +160,27 @@ class TwistedSMC(Solver):
         yield from (x_0.flatten(0, 1) for x_0 in last)
 
 
-class _Run:
-    """One population on its way down, and what is to be reported of it."""
+def move(
+    match: MomentMatching, x: Tensor, at: Moments, s: float, u: float, z_0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Propose and move from level `s` to `u`.
 
-    def __init__(self, problem: Problem, match: MomentMatching, count: int, ess: float) -> None:
-        self.problem, self.match, self.count, self.ess = problem, match, count, ess
-        self.generator = problem.streams[0]
-        self.shape = (count, problem.images, *problem.shape[1:])
-        self.log_z = torch.zeros(problem.images, dtype=torch.float64, device=problem.y.device)
-        self.least = torch.full_like(self.log_z, count)
-        self.resamplings = torch.zeros_like(self.log_z)
+    Args:
+        match: the likelihood.
+        x: particles `(N, B, C, *spatial)`.
+        at: the likelihood at them.
+        s: their level.
+        u: the next one.
+        z_0: white noise.
 
-    def descend(self, grid: list[float]) -> Iterator[Moments]:
-        """Propose, move, weigh and resample from level to level; yields the state at each."""
-        x = self.problem.middle + grid[0] * self.noise()
-        at = self.match(x, grid[0])
-        self.log_w = at.log_g
-        for s, u in pairwise(grid):
-            yield at
-            x, log_ratio = self.move(x, at, s, u)
-            before, at = at.log_g, self.match(x, u)
-            self.log_w = self.log_w + at.log_g - before + log_ratio
-            x, at = self.resample(x, at)
-        self.at = at
-
-    def move(self, x: Tensor, at: Moments, s: float, u: float) -> tuple[Tensor, Tensor]:
-        """Return the particles one level down, and the log ratio of prior to proposal."""
-        kappa = 1 - (u / s) ** 2
-        z_0 = self.noise()
-        shift = math.sqrt(kappa) / u * (at.D_y - at.D)
-        x_hat = at.D + (u / s) ** 2 * (x - at.D) + u * math.sqrt(kappa) * (z_0 + shift)
-        x = x_hat + kappa / 2 * (self.match.denoise(x_hat, u) - at.D)
-        return x, -((z_0 + shift / 2) * shift).double().flatten(2).sum(2)
-
-    def resample(self, x: Tensor, at: Moments) -> tuple[Tensor, Moments]:
-        """Resample the images whose particles have become too few."""
-        size = effective_size(self.log_w)
-        self.least = torch.minimum(self.least, size)
-        offset = self.offset()  # drawn in any case, so that images do not touch each other
-        poor = size < self.ess * self.count
-        if not bool(poor.any()):
-            return x, at
-        drawn = sorted_systematic(at.D, self.log_w, self.count, offset)
-        stay = torch.arange(self.count, device=x.device)[:, None]
-        index = torch.where(poor, drawn, stay)
-        self.resamplings += poor
-        self.log_z = torch.where(poor, self.log_z + log_mean(self.log_w), self.log_z)
-        self.log_w = torch.where(poor, 0.0, self.log_w)
-        fields = (at.D, at.D_y, at.log_g, at.trace)
-        return take(x, index), Moments(*(take(f, index) for f in fields))
-
-    def choose(self, n: int) -> Tensor:
-        """Return n particles `(n, B, C, *spatial)` according to their weights."""
-        return take(self.at.D, sorted_systematic(self.at.D, self.log_w, n, self.offset()))
-
-    def report(self) -> None:
-        """Write the notes of the run."""
-        m = self.match.seen.sum(1)
-        log_p = self.log_z + log_mean(self.log_w) - m / 2 * math.log(2 * math.pi)
-        self.problem.notes.update(
-            {
-                "particles": self.count,
-                "least effective particles": self.least.tolist(),
-                "resamplings": self.resamplings.int().tolist(),
-                "log p(y)": log_p.tolist(),
-            }
-        )
-
-    def noise(self) -> Tensor:
-        """Standard normal noise for all particles, the same for every image."""
-        return noise(self.shape, self.problem, self.generator)
-
-    def offset(self) -> float:
-        """A uniform number."""
-        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+    Returns:
+        Moved particles, and the log ratio of prior to proposal of every pixel, `(N, B, P)`.
+    """
+    kappa = 1 - (u / s) ** 2
+    shift = math.sqrt(kappa) / u * (at.D_y - at.D)
+    x_hat = at.D + (u / s) ** 2 * (x - at.D) + u * math.sqrt(kappa) * (z_0 + shift)
+    moved = x_hat + kappa / 2 * (match.denoise(x_hat, u) - at.D)
+    return moved, -((z_0 + shift / 2) * shift).double().flatten(2)
 
 
 def noise(shape: tuple[int, ...], problem: Problem, generator: torch.Generator) -> Tensor:
@@ -243,14 +199,15 @@ def restart_level(
 ) -> Tensor:
     """Find the largest noise level at which the posterior is Gaussian around each sample.
 
-    There `C`, and so the trace of `K`, is the same for two noises on one sample.
+    There `C` is the same for two noises on one sample: seen by the measurements, in the trace of
+    `K`, and along a random direction, since modes may also differ where nothing is measured.
 
     Args:
         match: the likelihood.
         x: clean samples `(n, B, C, *spatial)`.
         highest: largest level to try.
         lowest: what to return when none passes.
-        tol: mean relative change of the trace that passes.
+        tol: mean relative change that passes.
         generator: of the noises.
 
     Returns:
@@ -259,15 +216,23 @@ def restart_level(
     x = x[:: max(1, len(x) // _PROBES)][:_PROBES]
     found = torch.full((x.shape[1],), lowest, dtype=x.dtype, device=x.device)
     passing = torch.ones_like(found, dtype=torch.bool)
-    tiny = torch.finfo(torch.float64).tiny
     for t in log_levels(_TRIALS, highest, min(2 * lowest, highest / 2)).flip(0).tolist():
-        two = [match(x + t * noise(x.shape, match.problem, generator), t).trace for _ in range(2)]
-        change = ((two[0] - two[1]).abs() / (two[0] + two[1]).clamp_min(tiny)).mean(0)
-        passing &= change < tol
+        v = noise(x.shape, match.problem, generator)
+        one, two = (
+            match.variances(x + t * noise(x.shape, match.problem, generator), t, v)
+            for _ in range(2)
+        )
+        changes = [relative_change(a, b) for a, b in zip(one, two, strict=True)]
+        passing &= torch.stack(changes).amax(0) < tol
         if not bool(passing.any()):
             break
         found = torch.where(passing, t, found)
     return found
+
+
+def relative_change(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over particles of `|a - b| / (a + b)`, `(B,)`; 0 where both are."""
+    return ((a - b).abs() / (a + b).abs().clamp_min(torch.finfo(a.dtype).tiny)).mean(0)
 
 
 def ladder(
