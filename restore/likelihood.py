@@ -3,14 +3,15 @@
 `energy(z, y)` is `-log p(y | z)` up to what does not depend on the clean measurement `z = A(x)`,
 every image its own sum. Solvers that only descend on it, or sample by its gradient, can use any.
 
-    noise           model                                    -log p(y | z)
-    gaussian        y = z + n                                |y - z|^2 / (2 sigma^2)
-    poisson         y = N / counts, N ~ Poisson(counts z)    counts z - N log z
-    transmission    y = log(photons / N) / depth             photons exp(-depth z) + N depth z
-    rician          y = |z + n_1 + i n_2|                    z^2 / (2 sigma^2) - log I_0(z y / sigma^2)
+    noise         model                                  -log p(y | z)
+    gaussian      y = z + n                              |y - z|^2 / (2 sigma^2)
+    poisson       y = N / counts, N ~ Poisson(counts z)  counts z - N log z
+    transmission  y = log(photons / N) / depth           photons exp(-depth z) + N depth z
+    rician        y = |z + n_1 + i n_2|                  z^2 / (2 sigma^2) - log I_0(z y / sigma^2)
 
-Below one expected count `log` is continued by its parabola, and below none a parabola is added, so
-that the Poisson energy is finite and convex where no measurement can be but estimates of images are.
+Estimates of images pass through where no measurement can be. Energies are therefore continued,
+finite and convex: below a tenth of an expected count `log` by its parabola, with a parabola added
+below none; below an optical depth of zero `exp` by its parabola.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +26,7 @@ from torch import Tensor
 from operators.noise import PoissonNoise, RicianNoise, TransmissionNoise
 
 _HALF = 0.5  # counts: the least variance of a count, and what a count of none is taken for
+_DIM = 0.1  # counts expected, below which the logarithm is continued
 
 
 class Likelihood(ABC):
@@ -58,7 +60,15 @@ class Likelihood(ABC):
 
     @abstractmethod
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
-        """`y` less its mean in standard deviations of the model at `z`: variance 1 at the truth."""
+        """`y` less its mean in standard deviations of the model at `z`."""
+
+    def power(self, z: Tensor) -> Tensor:
+        """Mean square of `residual` at the truth: 1, and less where few counts are expected."""
+        return torch.ones_like(z)
+
+    def quadratic(self, y: Tensor) -> "Gaussian":
+        """The Gaussian likelihood of the same variance at `y`, entry by entry."""
+        return Gaussian(self.precision(y).rsqrt())
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Gaussian(Likelihood):
     """White Gaussian noise.
 
     Args:
-        sigma: standard deviation, a number or `(B, 1, ..., 1)`.
+        sigma: standard deviation, a number or one for each entry of `y`.
     """
 
     kind: ClassVar[str] = "gaussian"
@@ -105,22 +115,22 @@ class Poisson(Likelihood):
     counts: float
 
     def entries(self, z: Tensor, y: Tensor) -> Tensor:
-        """`rate - N log rate`, continued below a rate of 1."""
+        """`rate - N log rate`, continued where it is dim."""
         rate, N = self.counts * z, self.counts * y
-        below = (rate - 1).clamp(max=0)
-        log = rate.clamp_min(1).log() + below - below.square() / 2
+        below = (rate / _DIM - 1).clamp(max=0)
+        log = rate.clamp_min(_DIM).log() + below - below.square() / 2
         return rate - N * log + rate.clamp(max=0).square() / 2
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """See `Likelihood.gradient`."""
         rate, N = self.counts * z, self.counts * y
-        slope = 1 / rate.clamp_min(1) - (rate - 1).clamp(max=0)
+        slope = 1 / rate.clamp_min(_DIM) - (rate / _DIM - 1).clamp(max=0) / _DIM
         return self.counts * (1 - N * slope + rate.clamp(max=0))
 
     def curvature(self, z: Tensor, y: Tensor) -> Tensor:
         """`N / rate^2`, and at least what it is where the measurement is met."""
         rate, N = self.counts * z, self.counts * y
-        here = N / rate.clamp_min(1) ** 2 + (rate < 0)
+        here = N / rate.clamp_min(_DIM) ** 2 + (rate < 0)
         return self.counts**2 * torch.maximum(here, 1 / N.clamp_min(1))
 
     def precision(self, y: Tensor) -> Tensor:
@@ -130,6 +140,11 @@ class Poisson(Likelihood):
     def residual(self, z: Tensor, y: Tensor) -> Tensor:
         """Pearson's; rates below half a count have its variance."""
         return self.counts * (y - z) / (self.counts * z).clamp_min(_HALF).sqrt()
+
+    def power(self, z: Tensor) -> Tensor:
+        """See `Likelihood.power`."""
+        rate = (self.counts * z).clamp_min(0)
+        return rate / rate.clamp_min(_HALF)
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,8 @@ class Transmission(Likelihood):
 
     def gradient(self, z: Tensor, y: Tensor) -> Tensor:
         """See `Likelihood.gradient`."""
-        return self.depth * (self._count(y) - self._rate(z))
+        slope = self.photons * torch.exp(-self._within(z)) * (1 - self._below(z))
+        return self.depth * (self._count(y) - slope)
 
     def curvature(self, z: Tensor, y: Tensor) -> Tensor:
         """`depth^2` times photons expected, and at least those where the measurement is met."""
@@ -166,12 +182,25 @@ class Transmission(Likelihood):
         rate = self._rate(z)
         return (rate - self._count(y)) / rate.clamp_min(_HALF).sqrt()
 
+    def power(self, z: Tensor) -> Tensor:
+        """See `Likelihood.power`."""
+        rate = self._rate(z)
+        return rate / rate.clamp_min(_HALF)
+
+    def _within(self, z: Tensor) -> Tensor:
+        return (self.depth * z).clamp_min(0)
+
+    def _below(self, z: Tensor) -> Tensor:
+        return (self.depth * z).clamp(max=0)
+
     def _rate(self, z: Tensor) -> Tensor:
-        return self.photons * torch.exp(-self.depth * z)
+        """Photons expected, continued below a depth of 0."""
+        below = self._below(z)
+        return self.photons * torch.exp(-self._within(z)) * (1 - below + below.square() / 2)
 
     def _count(self, y: Tensor) -> Tensor:
         """Photons seen, none where the noise model wrote half of one."""
-        N = self._rate(y)
+        N = self.photons * torch.exp(-self.depth * y)
         return torch.where(N < 0.75, 0, N)
 
 
@@ -209,7 +238,7 @@ class Rician(Likelihood):
         q = (z.double() / self.sigma).square() / 4
         bessel = (1 + 2 * q) * torch.special.i0e(q) + 2 * q * torch.special.i1e(q)
         mean = (torch.pi / 2) ** 0.5 * bessel
-        variance = 2 + 4 * q - mean.square()
+        variance = (2 + 4 * q - mean.square()).clamp(0.4, 1)  # its range, but for rounding
         return ((y.double() / self.sigma - mean) / variance.sqrt()).to(y)
 
 

@@ -236,7 +236,7 @@ class Solver:
         if "svd" in cls.requires and not has_svd(operator):
             return "an operator with a fast singular value decomposition"
         if (kind := noise_kind(operator)) not in cls.likelihoods:
-            return f"{' or '.join(cls.likelihoods).replace('gaussian', 'Gaussian')} noise"
+            return f"{' or '.join(word.title() for word in cls.likelihoods)} noise"
         if kind == "gaussian" and ("gaussian" in cls.requires or "noise" in cls.requires):
             sigma = torch.as_tensor(noise_sigma(operator))
             if "noise" in cls.requires and not bool((sigma > 0).all()):
@@ -362,19 +362,21 @@ def _misfit(
 ) -> Tensor:
     """Mean over samples of chi-square over its count `(B,)`, 1 when consistent.
 
-    `|A x - y|^2 / (m sigma_y^2)`; for other noise its own residual in standard deviations.
+    `|A x - y|^2 / (m sigma_y^2)`; for other noise its own residual over what it is at the truth.
     """
-    count = observed.expand_as(y).flatten(1).sum(1)
 
-    def residual(x: Tensor) -> Tensor:
+    def total(square: Tensor) -> Tensor:
+        return (square * observed).flatten(1).sum(1)
+
+    def one(x: Tensor) -> Tensor:
         z = operator.A(x)
-        return z - y if model is None else model.residual(z, y)
+        if model is None:
+            power = sigma.clamp_min(1 / 255) ** 2
+            return total((z - y).square()) / (total(torch.ones_like(y)) * power)
+        return total(model.residual(z, y).square()) / total(model.power(z)).clamp_min(1)
 
     with torch.no_grad():
-        energy = torch.stack(
-            [(residual(x) * observed).square().flatten(1).sum(1) for x in samples]
-        ).mean(0)
-    return energy / (count * (sigma.clamp_min(1 / 255) ** 2 if model is None else 1))
+        return torch.stack([one(x) for x in samples]).mean(0)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """The operator doctor finds what is wrong, says so, and only that."""
 
+import importlib
 import json
 import re
 
@@ -280,14 +281,27 @@ def test_sweep_of_crashes_and_of_refusals_alone():
         operators.sweep(lambda _: 3, [(1, 4, 4)])
 
 
-SPECS = sorted(operators.available())
+EVERY = pytest.mark.parametrize("spec", sorted(operators.available()))
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_every_operator_with_its_defaults_at_every_size(spec):
-    sweep = operators.sweep(lambda shape: operators.parse(spec, shape, noise=0.0))
+def healthy(spec):
+    sweep = operators.sweep(lambda shape: operators.parse(spec, shape))
     assert sweep.ok, "\n".join(str(t) for t in sweep.trials if not t.ok) or sweep.refusal
     assert all(t.refusal.endswith(".") for t in sweep.trials if t.refusal)
+
+
+@EVERY
+def test_every_operator_is_healthy(spec, monkeypatch):
+    module = importlib.import_module("operators.sweep")
+    monkeypatch.setattr(module, "PLANES", ((24, 40), (31, 33)))
+    monkeypatch.setattr(module, "VOLUMES", ((12, 12, 12),))
+    healthy(spec)
+
+
+@pytest.mark.slow
+@EVERY
+def test_every_operator_is_healthy_at_every_size(spec):
+    healthy(spec)
 
 
 # the command

@@ -216,7 +216,7 @@ def test_eight_samples_have_the_right_law():
     """Sets of eight, pooled over seeds: no bias although each set has only 64 particles."""
     case = grid_case(SHAPES["R^8"], 21)
     sets = [
-        TwistedSMC()(case.y, case.operator, case.prior, samples=8, seed=seed) for seed in range(24)
+        TwistedSMC()(case.y, case.operator, case.prior, samples=8, seed=seed) for seed in range(16)
     ]
     assert sets[0].cost.calls <= 1000
     assert sets[0].notes["particles"] == 64
@@ -252,9 +252,9 @@ def side_by_side(count):
 
 def test_independent_ambiguities_need_no_more_particles():
     cases, prior, operator, y = side_by_side(4)
-    n, tv, least = 256, {}, {}
+    n, tv, least = 200, {}, {}
     for name, coupling in (("parts", 0.03), ("whole", -1.0)):
-        solver = TwistedSMC(mult=2, levels=30, coupling=coupling)
+        solver = TwistedSMC(mult=2, levels=24, coupling=coupling)
         result = solver(y, operator, prior, samples=n, batch_size=n)
         blocks = result.samples[:, 0].split(2, dim=2)
         errors = [mode_error(b, c.posterior) for b, c in zip(blocks, cases, strict=True)]

@@ -58,7 +58,9 @@ def posterior(
         list[str] | None, typer.Option(help="Exact prior; repeat for several.")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=8, help="Samples a problem.")] = 64,
-    problems: Annotated[int, typer.Option(min=1, help="Measurements a task.")] = 3,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Measurements a task; 3, or 1 with --quick.")
+    ] = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Other libraries too, where installed.")
     ] = False,
@@ -80,7 +82,11 @@ def posterior(
     solvers = [available()[name]() for name in _known("solver", solver, available())]
     names = _known("prior", prior, bench.QUICK if quick and not prior else bench.FAMILIES)
     others = installed() if peers else []
-    rows = list(bench.run(solvers, priors=names, peers=others, n=n, problems=problems))
+    rows = list(
+        bench.run(
+            solvers, priors=names, peers=others, n=n, problems=problems or (1 if quick else 3)
+        )
+    )
     if as_json:
         _print_json([asdict(row) for row in rows])
     else:

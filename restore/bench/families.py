@@ -34,7 +34,9 @@ def _image_tasks(views: int) -> dict[str, tuple[str, float]]:
 SMALL = {
     "blur": ("blur:sigma=1", 0.1),
     "mask 50 %": ("mask:keep=0.5", 0.1),
-    "denoise": ("denoise", 0.1),
+    "x2": ("downsample:factor=2", 0.05),
+    "CT, 8 views": ("ct:angles=8", 0.05),
+    "CS 25 %": ("cs:ratio=0.25", 0.05),
 }
 
 # prior -> task -> maker of cases

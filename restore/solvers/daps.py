@@ -18,10 +18,9 @@ by Langevin steps from there; noise the sample to the next level. Levels are the
 
 In the released code the gradient is that of `|y - A x|^2 / tau^2`, so that its sampler's tau is
 `0.01 / sqrt(2)` in the notation above, whatever the noise; its step 1e-4 sits on the limit of
-stability for an operator of norm 1. `DAPS.paper_settings()` is that. By default tau is the noise of the
-measurement and the step a fifth of `1 / L`, L the curvature of the target, from one power
-iteration.
-Data under other noise enter by their own likelihood and need no tau.
+stability for an operator of norm 1. `DAPS.paper_settings()` is that. By default tau is the noise of
+the measurement and the step a fifth of `1 / L`, L the curvature of the target, from a power
+iteration. Data under other noise enter by their own likelihood and need no tau.
 
 Two approximations remain. The end of the flow is no mean and `sigma_t` no conditional std: without
 data, N(0, 1) comes back with variance 2.1 where the inner sampler is exact. `variance` is the
@@ -125,7 +124,7 @@ class DAPS(Solver):
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Alternate the flow, the measurement and noising less."""
         scale = problem.scale
-        levels = [scale * s for s in self._grid(self.levels, self.sigma_max, self.sigma_min)]
+        levels = [scale * s for s in _grid(self.levels, self.sigma_max, self.sigma_min)]
         tau = self._tau(problem)
         linear = isinstance(problem.operator, LinearPhysics)
         exact = self._exact(problem)
@@ -140,9 +139,6 @@ class DAPS(Solver):
             yield x_0
             if k + 1 < len(levels):
                 x = x_0 + levels[k + 1] * problem.noise()
-
-    def _grid(self, n: int, first: float, last: float) -> list[float]:
-        return edm_levels(n, first, last).tolist() if n > 1 else [first]
 
     def _exact(self, problem: Problem) -> bool:
         if self.inner == "langevin":
@@ -166,7 +162,7 @@ class DAPS(Solver):
         if self.variance is not None:
             c = self.variance * problem.scale**2
             return problem.denoise(x, s), (c * s**2 / (c + s**2)) ** 0.5
-        path = self._grid(self.ode_steps, s, min(_END * problem.scale, s / 10))
+        path = _grid(self.ode_steps, s, min(_END * problem.scale, s / 10))
         for a, b in zip(path, [*path[1:], 0.0], strict=True):
             D = problem.denoise(x, a)
             x = D + b / a * (x - D)
@@ -198,6 +194,10 @@ class DAPS(Solver):
             slope = problem.data_gradient(x) / tau**2 + (x - centre) / spread**2
             x = x - h * slope + (2 * h).sqrt() * problem.noise()
         return x
+
+
+def _grid(n: int, first: float, last: float) -> list[float]:
+    return edm_levels(n, first, last).tolist() if n > 1 else [first]
 
 
 def squared_norm(problem: Problem, x: Tensor | None = None, iterations: int = 20) -> Tensor:

@@ -1,7 +1,7 @@
 """DDRM: denoising diffusion restoration in the singular vectors of the operator.
 
 Kawar, Elad, Ermon, Song, *Denoising Diffusion Restoration Models*, NeurIPS 2022, arXiv:2201.11793,
-equations 4 to 8.
+equations 7 and 8.
 
     symbol        name here     meaning
     V^T x_t       x             the state, in VE variables x_t / alpha_t

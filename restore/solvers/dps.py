@@ -13,8 +13,9 @@ passes through the network: one VJP a step. Norms are per image (the released co
 the batch) and the released code steps on the gradient of the norm itself, half of the paper's:
 `norm="code"`.
 
-Under other noise than Gaussian `|r|^2` is chi-square with the model's variance, in units of the
-mean one, and its gradient that of the negative log-likelihood, to which it is equal near the data.
+Under Poisson noise the paper weighs the squares of r by `1 / (2 y)`: `poisson="paper"`. Otherwise,
+and under other noise than Gaussian, `|r|^2` is chi-square with the model's variance, in units of
+the mean one, and its gradient that of the negative log-likelihood, equal to it near the data.
 
 A heuristic: for no fixed zeta does it sample the posterior, not even a Gaussian one. It fits the
 noise; its spread is not an uncertainty. It is here because everybody compares with it, and because
@@ -24,16 +25,18 @@ Constants are those of images in [-1, 1]. Cost: one forward and one VJP a step.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from priors.schedules import DDPM
-from restore.likelihood import KINDS
+from restore.likelihood import KINDS, Poisson
 from restore.problem import Problem
 from restore.solver import Solver
+
+_NORMS, _POISSON = ("paper", "code"), ("paper", "likelihood")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class DPS(Solver):
         zeta: step size zeta of the paper.
         norm: "paper" steps on the squared norm, "code" on the norm.
         clip: clip the denoised image to the prior's range, as the paper's code does.
+        poisson: "paper" weighs squares by the counts, "likelihood" descends on the likelihood.
     """
 
     name: ClassVar[str] = "dps"
@@ -59,12 +63,16 @@ class DPS(Solver):
     zeta: float = 0.3
     norm: Literal["paper", "code"] = "paper"
     clip: bool = True
+    poisson: Literal["paper", "likelihood"] = "paper"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000 or self.zeta < 0:
             raise ValueError(
                 f"dps needs 1 <= steps <= 1000 and zeta >= 0, found {self.steps}, {self.zeta}."
             )
+        for value, known in ((self.norm, _NORMS), (self.poisson, _POISSON)):
+            if value not in known:
+                raise ValueError(f"unknown option '{value}' of dps; choose {' or '.join(known)}.")
 
     @property
     def length(self) -> int:
@@ -77,6 +85,8 @@ class DPS(Solver):
         times = torch.linspace(schedule.steps - 1, 0, self.steps, dtype=torch.float64).round()
         alphas, sigmas = schedule.alpha(times).tolist(), schedule.sigma(times).tolist()
         scale, middle = problem.scale, problem.middle  # image = middle + scale * x
+        if self.poisson == "paper" and isinstance(problem.likelihood, Poisson):
+            problem = replace(problem, likelihood=problem.likelihood.quadratic(problem.y))
         x = problem.noise()
         for i, (alpha, sigma) in enumerate(zip(alphas, sigmas, strict=True)):
             last = i + 1 == self.steps
