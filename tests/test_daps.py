@@ -1,6 +1,7 @@
 """DAPS against linear recursions, its known over-dispersion, and its exact reference mode."""
 
 import math
+from itertools import pairwise
 
 import deepinv
 import pytest
@@ -51,7 +52,7 @@ def flow(start, steps):
     """Matrix of the Euler steps of the probability flow."""
     levels = [*edm_levels(steps, start, 0.01).tolist(), 0.0]
     E = EYE
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         E = (denoiser(s) + t / s * (EYE - denoiser(s))) @ E
     return E
 
@@ -75,7 +76,7 @@ def test_without_data_it_is_too_wide():
     """N(0, 1) comes back with variance 2.118 from the exact flow, 1.577 from five Euler steps."""
     levels = [*edm_levels(200, 100, 0.1).tolist(), 0.0]
     variances = {"euler": 1e4, "exact": 1e4}
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         shrunk = {"euler": _euler(s, 5) ** 2, "exact": 1 / (1 + s**2)}
         variances = {k: v * shrunk[k] + s**2 + t**2 for k, v in variances.items()}
     assert variances["exact"] == pytest.approx(2.118, abs=1e-3)
@@ -88,7 +89,7 @@ def test_without_data_it_is_too_wide():
 
 def _euler(start, steps):
     factor, levels = 1.0, [*edm_levels(steps, start, 0.01).tolist(), 0.0]
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         factor *= (1 + t * s) / (1 + s**2)  # D = x / (1 + s^2)
     return factor
 
@@ -107,7 +108,7 @@ def test_scalar_reference_values(tau, mean, variance):
 
 @pytest.mark.parametrize("c", [0.1, 1.0])
 def test_reference_mode_is_the_posterior(c):
-    """The exact mean and variance instead of the flow and the level: nothing is left to be wrong."""
+    """The exact mean and variance instead of the flow and the level: nothing is left wrong."""
     mean, variance = c * 0.8 / (c + 0.09), c * 0.09 / (c + 0.09)
     for inner, levels, slack in (("exact", 60, 0.0), ("langevin", 30, 0.13)):
         solver = DAPS(variance=c, inner=inner, levels=levels)

@@ -1,6 +1,7 @@
 """DDRM against the linear recursion of its equations, its limits, and its refusals."""
 
 import math
+from itertools import pairwise
 
 import deepinv
 import pytest
@@ -24,7 +25,7 @@ def recursion(steps, eta, eta_b, y, sigma_y):
     mean = y_bar * V[:, 0]
     covariance = s**2 * rest + (s**2 - noise**2) * V @ V.T
     chain = []
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         D = denoiser(s)
         old = math.sqrt(1 - eta**2)
         free = D + old * t / s * (EYE - D)

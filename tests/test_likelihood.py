@@ -163,7 +163,7 @@ def test_noise_without_likelihood_is_refused():
     y = torch.full((1, 1, 8, 8), 0.5, dtype=F64)
     prior = Gaussian.power_law((1, 8, 8))
     for noise, word in (
-        (deepinv.physics.UniformNoise(0.1), "needs Gaussian or poisson or"),
+        (deepinv.physics.UniformNoise(0.1), "needs Gaussian or Poisson or"),
         (RicianNoise(0.0), "sigma=0"),
     ):
         with pytest.raises(ValueError, match=word):

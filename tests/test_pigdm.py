@@ -1,6 +1,7 @@
 """PiGDM against linear recursions, the exact posterior where its model holds, and DDNM."""
 
 import math
+from itertools import pairwise
 
 import deepinv
 import pytest
@@ -20,7 +21,7 @@ def recursion(solver, y, sigma_y):
     levels, c = ddpm_levels(solver.steps), solver.variance
     bayes = solver.weighting == "bayes"
     chain = []
-    for s, t in zip(levels, levels[1:], strict=False):
+    for s, t in pairwise(levels):
         D, r2 = denoiser(s), c * s**2 / (c + s**2)
         gain = A.T / (r2 * float(A @ A.T) + sigma_y**2)
         K = (s**2 if bayes else r2) * D.T @ gain
