@@ -1,14 +1,17 @@
 from .blur import blur as blur
 from .cassi import cassi as cassi
-from .check import Report as Report
-from .check import Row as Row
-from .check import check as check
-from .coils import birdcage as birdcage
-from .coils import estimate_coil_maps as estimate_coil_maps
 from .compressed_sensing import compressed_sensing as compressed_sensing
 from .ct import ct as ct
 from .denoise import denoise as denoise
+from .doctor.check import Report as Report
+from .doctor.check import Row as Row
+from .doctor.check import check as check
+from .doctor.sweep import Sweep as Sweep
+from .doctor.sweep import Trial as Trial
+from .doctor.sweep import sweep as sweep
 from .downsample import downsample as downsample
+from .fourier.coils import birdcage as birdcage
+from .fourier.coils import estimate_coil_maps as estimate_coil_maps
 from .fusion import fusion as fusion
 from .jpeg import jpeg as jpeg
 from .lens import lens as lens
@@ -35,9 +38,6 @@ from .spectral import response as response
 from .stripes import stripes as stripes
 from .svd import SVD as SVD
 from .svd import svd as svd
-from .sweep import Sweep as Sweep
-from .sweep import Trial as Trial
-from .sweep import sweep as sweep
 
 __all__ = [
     "SVD",

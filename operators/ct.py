@@ -10,13 +10,20 @@ import torch
 from deepinv.physics import LinearPhysics, NoiseModel
 from torch import Tensor
 
-from .cache import remember
-from .fbp import Window, filtered_back_projection, has_fbp
-from .geometry import FanBeam, Geometry, ParallelBeam
 from .noise import TransmissionNoise, noise_model
-from .projector import BUDGET, FORMAT, Backend, Projector, largest_singular_value, projector
 from .repaired import Repaired
-from .scanners import fan_beam, parallel_beam, view_angles
+from .tomography.cache import remember
+from .tomography.fbp import Window, filtered_back_projection, has_fbp
+from .tomography.geometry import FanBeam, Geometry, ParallelBeam
+from .tomography.projector import (
+    BUDGET,
+    FORMAT,
+    Backend,
+    Projector,
+    largest_singular_value,
+    projector,
+)
+from .tomography.scanners import fan_beam, parallel_beam, view_angles
 from .validate import image_size, number, one_of
 
 Beam = Literal["parallel", "fan"]

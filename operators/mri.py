@@ -19,10 +19,10 @@ from deepinv.physics import LinearPhysics, NoiseModel
 from torch import Tensor
 from torch.fft import fftshift, ifftshift
 
-from .coils import checked_maps, chosen_maps
-from .kspace import Cartesian, centred_fourier, centred_inverse, to_channels, to_complex
+from .fourier.coils import checked_maps, chosen_maps
+from .fourier.kspace import Cartesian, centred_fourier, centred_inverse, to_channels, to_complex
+from .fourier.sampling import Pattern, sampling_mask
 from .noise import noise_model
-from .sampling import Pattern, sampling_mask
 from .svd import SVD, Decomposed
 from .validate import image_size
 

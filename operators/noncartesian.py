@@ -16,13 +16,13 @@ import torch
 from deepinv.physics import LinearPhysics, NoiseModel
 from torch import Tensor
 
-from .coils import checked_maps, chosen_maps
-from .kspace import to_channels, to_complex
+from .fourier.coils import checked_maps, chosen_maps
+from .fourier.kspace import to_channels, to_complex
+from .fourier.nufft import Nufft, convolved, finufft, gram_kernel
+from .fourier.trajectories import checked_points, trajectory_points
 from .noise import noise_model
-from .nufft import Nufft, convolved, finufft, gram_kernel
-from .projector import largest_singular_value
 from .repaired import Repaired
-from .trajectories import checked_points, trajectory_points
+from .tomography.projector import largest_singular_value
 from .validate import image_size, seeded
 
 Trajectory = Literal["radial", "spiral"]

@@ -13,12 +13,12 @@ from deepinv.physics import LinearPhysics, NoiseModel
 from torch import Tensor
 
 from .files import read_plane
-from .geometry import ParallelBeam
 from .kernels import gaussian_kernel
 from .noise import PoissonNoise, noise_model
-from .projector import BUDGET, Projector, largest_singular_value, projector
 from .repaired import Repaired
-from .scanners import parallel_beam, view_angles
+from .tomography.geometry import ParallelBeam
+from .tomography.projector import BUDGET, Projector, largest_singular_value, projector
+from .tomography.scanners import parallel_beam, view_angles
 from .validate import image_size, number
 
 FWHM = 2 * math.sqrt(2 * math.log(2))  # full width at half maximum of a unit Gaussian

@@ -292,7 +292,7 @@ def healthy(spec):
 
 @EVERY
 def test_every_operator_is_healthy(spec, monkeypatch):
-    module = importlib.import_module("operators.sweep")
+    module = importlib.import_module("operators.doctor.sweep")
     monkeypatch.setattr(module, "PLANES", ((24, 40), (31, 33)))
     monkeypatch.setattr(module, "VOLUMES", ((12, 12, 12),))
     healthy(spec)

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import operators
-from operators import cache
-from operators import projector as projectors
-from operators.fbp import coverage
-from operators.geometry import FanBeam, ParallelBeam
-from operators.projector import projector
-from operators.scanners import fan_beam, parallel_beam, view_angles
-from operators.symmetry import orbits
-from operators.system_matrix import Streamed, build, needed
+from operators.tomography import cache
+from operators.tomography import projector as projectors
+from operators.tomography.fbp import coverage
+from operators.tomography.geometry import FanBeam, ParallelBeam
+from operators.tomography.projector import projector
+from operators.tomography.scanners import fan_beam, parallel_beam, view_angles
+from operators.tomography.symmetry import orbits
+from operators.tomography.system_matrix import Streamed, build, needed
 
 BUILD = {"parallel": parallel_beam, "fan": fan_beam}
 PERIOD = {"parallel": 180.0, "fan": 360.0}

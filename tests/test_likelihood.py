@@ -12,9 +12,11 @@ import operators
 import restore
 from operators.noise import PoissonNoise, RicianNoise, TransmissionNoise
 from priors import Dirac, Gaussian
+from priors.schedules import DDPM
 from restore.cli import main
 from restore.likelihood import KINDS, likelihood, noise_kind
 from restore.likelihood import Gaussian as GaussianLikelihood
+from restore.problem import stream
 from restore.solvers import available
 from restore.solvers.daps import DAPS
 from restore.solvers.dps import DPS
@@ -139,11 +141,35 @@ def test_rays_without_a_photon_count_none():
     torch.testing.assert_close(found.gradient(zero, y), torch.full_like(y, -8.0))
 
 
-def test_magnitudes_stay_finite_for_strong_signals():
-    found = likelihood(physics(RicianNoise(1e-4)))
-    z = torch.ones((1, 4), dtype=torch.float32)
-    for value in (found.energy(z, z), found.gradient(z, z), found.residual(z, z)):
-        assert bool(torch.isfinite(value).all())
+def test_dim_counts_pull_without_bias():
+    """At half a count expected, where most see none: a score has mean zero at the truth."""
+    z = torch.full((1, 1, 1, 40000), 0.5 / 40, dtype=F64)
+    slope = model("poisson").gradient(z, draw("poisson", z))
+    assert float(slope.mean()) == pytest.approx(0, abs=5 * float(slope.std()) / 200)
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_wild_estimates_have_finite_energies_that_pull_back(kind):
+    """In float32, far on both sides of what can be measured, and for hardly any noise."""
+    z = torch.tensor([[-1e4, -30.0, -1e-3, 0.0, 1e-6, 30.0, 1e4]])
+    y = torch.full_like(z, 0.5)
+    quiet = {"rician": RicianNoise(1e-4), "poisson": PoissonNoise(1e6)}
+    for noise in (NOISES[kind], quiet.get(kind, NOISES[kind])):
+        found = likelihood(physics(noise))
+        values = (found.energy(z, y), found.gradient(z, y), found.residual(z, y))
+        for value in (*values, found.curvature(z, y), found.power(z)):
+            assert bool(torch.isfinite(value).all())
+        slope = found.gradient(z, y)[0]
+        assert bool((slope[:2] < 0).all())
+        assert bool((slope[-2:] > 0).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quadratic_form_is_the_gaussian_of_the_same_variance(kind):
+    z = 0.3 + torch.rand((2, 1, 3, 4), generator=torch.Generator().manual_seed(0), dtype=F64)
+    y = draw(kind, z)
+    expected = (z - y) * model(kind).precision(y)
+    torch.testing.assert_close(model(kind).quadratic(y).gradient(z, y), expected)
 
 
 # -- which noise is which ----------------------------------------------------------------------
@@ -244,6 +270,48 @@ def test_misfit_is_one_for_the_truth(kind):
     y = draw(kind, z)
     result = DPS(steps=1)(y[:1], physics(NOISES[kind], (1, 64, 64)), Dirac(z[:1]))
     assert float(result.misfit) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "noise", [PoissonNoise(0.6), TransmissionNoise(1.5, 3.0)], ids=["poisson", "transmission"]
+)
+def test_misfit_is_one_for_the_truth_where_hardly_anything_is_counted(noise):
+    z = torch.rand((1, 1, 96, 96), generator=torch.Generator().manual_seed(0), dtype=F64)
+    operator = physics(noise, (1, 96, 96))
+    result = DPS(steps=1)(operators.measure(operator, z, seed=1), operator, Dirac(z))
+    assert float(result.misfit) == pytest.approx(1, abs=0.08)
+
+
+def test_darkness_is_consistent_with_no_counts():
+    z = torch.zeros((1, 1, 8, 8), dtype=F64)
+    operator = physics(PoissonNoise(40.0))
+    result = DPS(steps=1)(operators.measure(operator, z, seed=1), operator, Dirac(z))
+    assert result.status == "ok"
+
+
+def test_dps_weighs_counts_as_its_paper_or_by_the_likelihood(scene):
+    """One step from pure noise, against autograd through the network, in [0, 1]."""
+    prior, x = scene
+    y, operator = draw("poisson", x), physics(NOISES["poisson"])
+    eps = torch.randn(x.shape[1:], generator=stream(4, 0), dtype=F64)[None].requires_grad_()
+    s = DDPM().level(999).item()
+    z = prior(0.5 + 0.5 * s * eps, 0.5 * s)  # alpha_T x_0 is nothing beside the noise
+
+    def pull(**options):
+        one, none = (DPS(steps=1, clip=False, zeta=v, **options) for v in (0.1, 0.0))
+        still, moved = (d(y, operator, prior, seed=4).samples[0] for d in (none, one))
+        return still - moved
+
+    weights = 1 / (2 * y.clamp_min(0.5 / 40))
+    (paper,) = torch.autograd.grad(
+        (weights * (y - z).square()).sum().sqrt(), eps, retain_graph=True
+    )
+    (exact,) = torch.autograd.grad(model("poisson").energy(z, y).sum(), eps)
+    for found, expected in ((pull(), paper), (pull(poisson="likelihood"), exact)):
+        cosine = torch.nn.functional.cosine_similarity(found.flatten(), expected.flatten(), 0)
+        assert float(cosine) == pytest.approx(1, abs=1e-9)
+    apart = torch.nn.functional.cosine_similarity(paper.flatten(), exact.flatten(), 0)
+    assert float(apart) < 0.999
 
 
 def test_langevin_samples_the_posterior_of_counts():

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import operators
-from operators.coils import birdcage, estimate_coil_maps
-from operators.kspace import to_complex
-from operators.poisson_disc import throw
-from operators.sampling import centre, sampling_mask
+from operators.fourier.coils import birdcage, estimate_coil_maps
+from operators.fourier.kspace import to_complex
+from operators.fourier.poisson_disc import throw
+from operators.fourier.sampling import centre, sampling_mask
 
 SIZES = [(16, 16), (15, 21), (12, 17), (6, 8, 10), (5, 7, 9), (4, 9, 6)]
 

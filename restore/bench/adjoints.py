@@ -14,9 +14,9 @@ from deepinv.physics import LinearPhysics
 from tqdm.auto import tqdm
 
 import operators
-from operators.check import ROUNDING
-from operators.probes import adjoint
-from operators.vectors import Draw
+from operators.doctor.check import ROUNDING
+from operators.doctor.probes import adjoint
+from operators.doctor.vectors import Draw
 from restore.bench import rivals
 
 Shape = tuple[int, ...]

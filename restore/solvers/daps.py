@@ -45,7 +45,7 @@ from restore.problem import Problem
 from restore.solver import Solver
 
 _END = 0.01  # last level of the flow before the end
-_LEAST = 0.01  # tau for data without noise
+_LEAST = 2 / 255  # tau for data without noise: a grey level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from ..validate import one_of
 from .geometry import FanBeam, Geometry
 from .projector import take_rows
-from .validate import one_of
 
 Window = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .validate import number, whole
+from ..validate import number, whole
 
 SAME_ANGLE = 1e-6  # degrees
 MOST_VIEWS, MOST_DETECTORS = 3600, 65536

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .mask import file_mask
+from ..mask import file_mask
+from ..validate import number, one_of, seeded
 from .poisson_disc import poisson_disc
-from .validate import number, one_of, seeded
 
 Pattern = Literal["random", "uniform", "poisson"]
 

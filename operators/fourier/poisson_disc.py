@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .validate import seeded
+from ..validate import seeded
 
 JITTER = 0.25  # relative, of a radius: without it the steps of the grid show as rings
 SURPLUS = 0.01  # share of samples that may be too many before the last ones are dropped

@@ -7,7 +7,7 @@ import torch
 from deepinv.utils import TensorList
 from torch import Tensor
 
-from .validate import seeded
+from ..validate import seeded
 
 # a Tensor, or the TensorList of a stacked physics, which deepinv leaves untyped
 Measurement: TypeAlias = Any

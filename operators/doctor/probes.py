@@ -8,7 +8,7 @@ import torch
 from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
-from .svd import Decomposed, svd
+from ..svd import Decomposed, svd
 from .vectors import Draw, Measurement, inner, norm, parts, relative
 
 

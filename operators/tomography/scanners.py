@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..validate import number, whole
 from .geometry import MOST_DETECTORS, MOST_VIEWS, FanBeam, ParallelBeam
-from .validate import number, whole
 
 
 def parallel_beam(

@@ -6,12 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..validate import one_of, whole
 from .astra import astra_matrix
 from .cache import remember
 from .geometry import Geometry
 from .symmetry import Orbits, orbits
 from .system_matrix import Stored, Streamed, build, needed
-from .validate import one_of, whole
 
 FORMAT = 1  # of what is cached; to be raised with every change of the matrix
 COLUMNS = 32  # most right-hand sides at a time; more leave the processor's cache

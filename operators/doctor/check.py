@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from deepinv.physics import LinearPhysics, Physics
 
-from .linalg import ConvergenceWarning
+from ..linalg import ConvergenceWarning
+from ..svd import has_svd
+from ..validate import image_size
 from .probes import ANY, DECOMPOSED, FIRST, LINEAR, NONLINEAR, Probe, copied
-from .svd import has_svd
-from .validate import image_size
 from .vectors import Draw
 
 # what may be lost to rounding, with room for sums over many pixels

@@ -18,7 +18,7 @@ from deepinv.physics import NoiseModel
 from torch import Tensor
 from torch.fft import fft, fftn, fftshift, ifftn, ifftshift
 
-from .repaired import Repaired
+from ..repaired import Repaired
 from .sampling import checked_mask
 
 PRUNED = 0.75  # of the columns; more are transformed all together

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .validate import number, one_of, whole
+from ..validate import number, one_of, whole
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 # golden means in two dimensions (Chan et al., Magnetic Resonance in Medicine 61, 2009)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..validate import number, whole
 from .kspace import to_complex
-from .validate import number, whole
 
 RING = 8  # coils on one ring around a volume
 

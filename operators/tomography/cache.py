@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from .files import write_tensors
+from ..files import write_tensors
 
 LIMIT = 4 * 2**30  # bytes of all files together
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from deepinv.physics import Physics
 from tqdm.auto import tqdm
 
+from ..validate import image_size
 from .check import Report, check
-from .validate import image_size
 
 Make = Callable[[tuple[int, ...]], Physics]
 

@@ -1,0 +1,1 @@
+"""The operator doctor: what it measures, on one size and on many."""
