@@ -61,12 +61,12 @@ def best(y: Tensor, operator: Physics, truth: Tensor) -> Baseline:
             candidates = deblur(noisy, _plane(operator.filter), sigma)
         case Denoising():
             candidates = itertools.chain([("noisy", noisy)], denoise(noisy, sigma))
-        case Inpainting():
+        case Inpainting() if bool((operator.mask == operator.mask[:, :1]).all()):
             candidates = inpaint(noisy, _plane(operator.mask) > 0, sigma)
         case _:
             raise ValueError(
                 f"no classical baseline for operator {type(operator).__name__}; expected a "
-                "circular blur, a mask, downsampling or denoising."
+                "circular blur, a mask that all channels share, downsampling or denoising."
             )
     scored = [(float(psnr(_to_tensor(x, y), truth)), name, x) for name, x in candidates]
     top, name, image = max(scored, key=lambda entry: entry[0])
