@@ -117,11 +117,15 @@ def test_command(monkeypatch, capsys, form):
     monkeypatch.setattr(bench, "CASSI_SHAPES", ((3, 8, 8),))
     monkeypatch.setattr(bench, "CT_SPEC", "ct:angles=7")
     monkeypatch.setattr(bench, "CT_SHAPE", (1, 16, 16))
-    assert cli.main(["bench", "operators", "--quick", *([form] if form else [])]) == 0
+    assert (
+        cli.main(["bench", "operators", "--quick", "--threads", "1", *([form] if form else [])])
+        == 0
+    )
     out = capsys.readouterr().out
     if form:
         found = json.loads(out)
         assert found["ok"]
+        assert found["threads"] == 1
         assert [row["operator"] for row in found["adjoints"]] == ["mask", "mri:coils=8"]
         assert found["pairs"][1]["theirs_bytes"] == 2 * 4 * 16 * 64
         assert found["cassi"][0]["theirs"] > 1e-3 > 1e-6 > found["cassi"][0]["ours"]
@@ -132,7 +136,7 @@ def test_command(monkeypatch, capsys, form):
 
 def test_a_failure_is_told_by_the_exit_code(monkeypatch, capsys):
     wrong = Adjoint("shift", 2, {"float32": 0.1, "float64": 0.1}, {}, None)
-    results = bench.Results((wrong,), (), bench.Matrix(1, 1.0, 1.0, 1.0, 1.0), ())
+    results = bench.Results((wrong,), (), bench.Matrix(1, 1.0, 1.0, 1.0, 1.0), (), 1)
     monkeypatch.setattr(bench, "run", lambda **_: results)
     assert cli.main(["bench", "operators"]) == 1
     assert "FAIL" in capsys.readouterr().out

@@ -101,6 +101,9 @@ def posterior(
 @app.command()
 def operators(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes, fewer turns.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of torch; 1 on a machine that is busy.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Operators beside deepinv's: adjoint, speed, memory."""
@@ -108,7 +111,7 @@ def operators(
     from restore.bench import operators_tables as tables
     from restore.cli import _print_json, _show
 
-    results = bench.run(quick=quick)
+    results = bench.run(quick=quick, threads=threads)
     if as_json:
         _print_json(results.as_dict())
     else:

@@ -123,6 +123,7 @@ class Results:
     pairs: tuple[Pair, ...]
     matrix: Matrix
     cassi: tuple[Cassi, ...]
+    threads: int
 
     @property
     def ok(self) -> bool:
@@ -134,24 +135,33 @@ class Results:
         return asdict(self) | {
             "adjoints": [row.as_dict() for row in self.adjoints],
             "ok": self.ok,
-            "threads": torch.get_num_threads(),
         }
 
 
-def run(*, quick: bool = False, progress: bool | None = None) -> Results:
+def run(
+    *, quick: bool = False, threads: int | None = None, progress: bool | None = None
+) -> Results:
     """Measure everything.
 
     Args:
         quick: four sizes instead of twelve, and at least three turns instead of eleven.
+        threads: of torch, as many as it takes by itself when None. On a machine that does other
+            work too, one thread gives times that can be repeated.
         progress: show bars; None on a terminal only.
     """
     turns, sizes = (3, 4) if quick else (11, 12)
-    return Results(
-        adjoints=tuple(adjoints.run(sizes=sizes, progress=progress)),
-        pairs=tuple(pairs(TASKS, turns=turns, progress=progress)),
-        matrix=matrix(CT_SPEC, CT_SHAPE, turns=turns),
-        cassi=tuple(cassi(CASSI_SHAPES)),
-    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return Results(
+            adjoints=tuple(adjoints.run(sizes=sizes, progress=progress)),
+            pairs=tuple(pairs(TASKS, turns=turns, progress=progress)),
+            matrix=matrix(CT_SPEC, CT_SHAPE, turns=turns),
+            cassi=tuple(cassi(CASSI_SHAPES)),
+            threads=threads or before,
+        )
+    finally:
+        torch.set_num_threads(before)
 
 
 def pairs(

@@ -15,7 +15,7 @@ def show(results: Results) -> Group:
     """Everything, one table below the other."""
     return Group(
         adjoint_table(results.adjoints),
-        pair_table(results.pairs),
+        pair_table(results.pairs, results.threads),
         matrix_lines(results.matrix),
         cassi_table(results.cassi),
     )
@@ -35,10 +35,13 @@ def adjoint_table(rows: Sequence[Adjoint]) -> Table:
     return table
 
 
-def pair_table(rows: Sequence[Pair]) -> Table:
+def pair_table(rows: Sequence[Pair], threads: int) -> Table:
     """Time of `A` and `A_adjoint`, and memory."""
-    turns = f", medians of {min(row.turns for row in rows)} turns and more" if rows else ""
-    table = _table(f"A and A_adjoint after build{turns}; bytes of what the operators keep")
+    turns = min((row.turns for row in rows), default=0)
+    table = _table(
+        f"A and A_adjoint after build, {threads} thread{'s' if threads > 1 else ''}, medians of "
+        f"{turns} turns and more; bytes of what the operators keep"
+    )
     table.add_column("task")
     table.add_column("image")
     for head in ("ours", "deepinv", "faster", "goal", "", "ours", "deepinv"):
