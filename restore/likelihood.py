@@ -238,7 +238,7 @@ class Rician(Likelihood):
         q = (z.double() / self.sigma).square() / 4
         bessel = (1 + 2 * q) * torch.special.i0e(q) + 2 * q * torch.special.i1e(q)
         mean = (torch.pi / 2) ** 0.5 * bessel
-        variance = (2 + 4 * q - mean.square()).clamp(0.4, 1)  # its range, but for rounding
+        variance = torch.where(q > 1e6, 1, 2 + 4 * q - mean.square())  # 1 there, but for rounding
         return ((y.double() / self.sigma - mean) / variance.sqrt()).to(y)
 
 

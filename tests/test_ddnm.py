@@ -108,8 +108,8 @@ def test_time_travel_counts_from_the_last_level():
 @pytest.mark.parametrize("sigma_y", [0.0, 0.4])
 def test_time_travel_follows_its_recursion(travel, sigma_y):
     """Going back adds the noise between the levels, or noises the denoised image anew."""
-    solver = DDNM(steps=6, eta=0.5, travel_length=3, travel_repeat=2, travel=travel)
-    levels, y_bar = ddpm_levels(6), 0.7 / NORM
+    solver = DDNM(steps=60, eta=0.5, travel_length=4, travel_repeat=2, travel=travel)
+    levels, y_bar = ddpm_levels(60), 0.7 / NORM
     law = denoised = (START, levels[0] ** 2 * EYE)
     for i, j in pairwise(solver.path()):
         s, t = levels[i], levels[j]

@@ -41,7 +41,13 @@ def recursion(steps, eta, eta_b, y, sigma_y):
 
 @pytest.mark.parametrize(
     ("steps", "eta", "eta_b", "sigma_y"),
-    [(20, 0.85, 1.0, 0.3), (20, 0.5, 0.4, 0.3), (7, 1.0, 1.0, 0.05), (20, 0.0, 1.0, 2.0)],
+    [
+        (20, 0.85, 1.0, 0.3),
+        (20, 0.5, 0.4, 0.3),
+        (7, 1.0, 1.0, 0.05),
+        (20, 0.0, 1.0, 2.0),
+        (2, 0.0, 0.5, 0.0115),  # the one step before the last shows its noise
+    ],
 )
 def test_law_of_the_outcome(steps, eta, eta_b, sigma_y):
     x = outcome(DDRM(steps=steps, eta=eta, eta_b=eta_b), 0.7, sigma_y, 20000)

@@ -148,6 +148,13 @@ def test_dim_counts_pull_without_bias():
     assert float(slope.mean()) == pytest.approx(0, abs=5 * float(slope.std()) / 200)
 
 
+def test_magnitudes_of_strong_signals_have_the_noise_of_one_part():
+    found = likelihood(physics(RicianNoise(1e-4)))
+    z = torch.logspace(-1, 5, 200, dtype=F64)[None]
+    residual = found.residual(z, z + 1e-4)
+    torch.testing.assert_close(residual, torch.ones_like(z), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", NOISES)
 def test_wild_estimates_have_finite_energies_that_pull_back(kind):
     """In float32, far on both sides of what can be measured, and for hardly any noise."""
