@@ -64,7 +64,9 @@ def posterior(
     peers: Annotated[
         bool, typer.Option("--peers", help="Other libraries too, where installed.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Small problems only.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small problems, defaults only: minutes.")
+    ] = False,
     picture: Annotated[
         Path | None, typer.Option("-o", "--picture", help="Draw error against cost.")
     ] = None,
@@ -81,10 +83,14 @@ def posterior(
         check_free(picture, overwrite=True)
     solvers = [available()[name]() for name in _known("solver", solver, available())]
     names = _known("prior", prior, bench.QUICK if quick and not prior else bench.FAMILIES)
-    others = installed() if peers else []
     rows = list(
         bench.run(
-            solvers, priors=names, peers=others, n=n, problems=problems or (1 if quick else 3)
+            solvers,
+            priors=names,
+            peers=installed() if peers else [],
+            grid=not quick,
+            n=n,
+            problems=problems or (1 if quick else 3),
         )
     )
     if as_json:

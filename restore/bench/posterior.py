@@ -90,6 +90,7 @@ def run(
     *,
     priors: Sequence[str] = tuple(FAMILIES),
     peers: Sequence[Peer] = (),
+    grid: bool = True,
     n: int = 64,
     problems: int = 3,
     first: int = 0,
@@ -102,6 +103,7 @@ def run(
         priors: names from `FAMILIES`.
         peers: methods of other libraries, each at its defaults and at the best of its grid, which
             is chosen for each prior by the mean error over its tasks.
+        grid: False runs other libraries at their defaults only.
         n: samples a problem.
         problems: measurements drawn and pooled.
         first: seed of the first problem.
@@ -134,7 +136,7 @@ def run(
                     bar.update()
                     if cases[0].sigma is None or peer.refuses(cases[0].operator):
                         continue
-                    for setting in others.settings_of(peer):
+                    for setting in others.settings_of(peer) if grid else [peer]:
                         found = _draw(_theirs(setting, n), cases)
                         row = replace(blank, solver=peer.name, setting=_words(setting))
                         tried.setdefault(setting, []).append(_row(row, cases, found))
@@ -234,6 +236,8 @@ def _defaults_and_best(peers: Sequence[Peer], tried: dict[Peer, list[Row]]) -> I
         if not settings:
             continue
         yield from tried[peer]
+        if len(settings) == 1:
+            continue
         best = min(settings, key=lambda s: sum(row.error for row in tried[s]))
         for row in tried[best]:
             yield replace(row, setting=f"best of grid: {row.setting}")
