@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def best(y: Tensor, operator: Physics, truth: Tensor) -> Baseline:
             candidates = deblur(noisy, _plane(operator.filter), sigma)
         case Denoising():
             candidates = itertools.chain([("noisy", noisy)], denoise(noisy, sigma))
-        case Inpainting() if bool((operator.mask == operator.mask[:, :1]).all()):
+        case Inpainting() if _shared(operator.mask):
             candidates = inpaint(noisy, _plane(operator.mask) > 0, sigma)
         case _:
             raise ValueError(
@@ -176,6 +177,11 @@ def _lanczos(x: Array, size: tuple[int, int]) -> Array:
         return np.asarray(picture.resize((size[1], size[0]), PIL.Image.Resampling.LANCZOS))
 
     return _per_channel(one, x)
+
+
+def _shared(mask: Any) -> bool:
+    """Whether all channels miss the same pixels."""
+    return bool((mask == mask[:, :1]).all())
 
 
 def _plane(t: object) -> Array:

@@ -18,8 +18,8 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from restore.lanczos import lanczos_root
 from restore.problem import Problem
-from restore.solvers.moment_ladder import lanczos_root
 
 Level = float | Tensor  # one number, or one an image `(B,)`
 

@@ -14,6 +14,7 @@ from priors import Dirac, Gaussian, GaussianMixture
 from priors.bases import Hartley
 from priors.schedules import DDPM
 from restore.bench.posterior import bias_and_ratio
+from restore.lanczos import lanczos_root
 from restore.problem import stream
 from restore.solvers import available
 from restore.solvers.daps import DAPS
@@ -23,7 +24,7 @@ from restore.solvers.diffpir import DiffPIR
 from restore.solvers.dps import DPS
 from restore.solvers.flowchef import FlowChef
 from restore.solvers.mmps import MMPS
-from restore.solvers.moment_ladder import MomentLadder, lanczos_root
+from restore.solvers.moment_ladder import MomentLadder
 from restore.solvers.pigdm import PiGDM
 from restore.solvers.psld import PSLD
 from restore.solvers.red_diff import WEIGHTINGS, REDDiff
