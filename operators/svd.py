@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from deepinv.physics import DecomposablePhysics, Physics
+from deepinv.physics import BlurFFT, DecomposablePhysics, Physics
 from torch import Tensor
 
 from .repaired import Repaired, per_image
@@ -108,25 +108,26 @@ def svd(physics: Physics) -> SVD:
     """
     if isinstance(physics, HasSVD):
         return physics.svd()
-    if isinstance(physics, DecomposablePhysics):
-        # deepinv's singular values may be signed or complex gains: the sign goes into U
-        mask = torch.as_tensor(physics.mask)
-        s = mask.abs()
-        phase = torch.where(s > 0, mask / torch.where(s > 0, s, 1), 1)
-        return SVD(
-            s=s,
-            Vt=physics.V_adjoint,
-            V=physics.V,
-            U=lambda c: physics.U(phase * c),
-            Ut=lambda y: phase.conj() * physics.U_adjoint(y),
+    if not has_svd(physics):
+        raise ValueError(
+            f"operator '{getattr(physics, 'spec', type(physics).__name__)}' has no fast singular "
+            "value decomposition; choose a solver that does not need one, see `restore solvers`."
         )
-    raise ValueError(
-        f"operator '{getattr(physics, 'spec', type(physics).__name__)}' has no fast singular value "
-        "decomposition; choose a solver that does not need one, or one of the operators that "
-        "`restore operators` marks with it."
+    assert isinstance(physics, DecomposablePhysics)
+    # deepinv's singular values may be signed gains: the sign goes into U
+    mask = torch.as_tensor(physics.mask)
+    s = mask.abs()
+    sign = torch.where(s > 0, mask / torch.where(s > 0, s, 1), 1)
+    return SVD(
+        s=s,
+        Vt=physics.V_adjoint,
+        V=physics.V,
+        U=lambda c: physics.U(sign * c),
+        Ut=lambda y: sign * physics.U_adjoint(y),
     )
 
 
 def has_svd(physics: Physics) -> bool:
-    """Whether `svd` would succeed."""
-    return isinstance(physics, HasSVD | DecomposablePhysics)
+    """Whether `svd` would succeed; deepinv's `BlurFFT` has coordinates that are not real."""
+    decomposable = isinstance(physics, DecomposablePhysics) and not isinstance(physics, BlurFFT)
+    return isinstance(physics, HasSVD) or decomposable

@@ -137,3 +137,65 @@ def test_refusals(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(ValueError, match="not a calibration"):
         Calibration.load(tmp_path / "x.json")
+
+
+# -- from the command line ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four small clean pictures."""
+    from restore import images
+
+    path = tmp_path_factory.mktemp("clean")
+    for i in range(4):
+        generator = torch.Generator().manual_seed(i)
+        x = torch.rand((1, 1, 4, 4), generator=generator)
+        x = torch.nn.functional.interpolate(x, size=(20, 24), mode="bicubic").clamp(0, 1)
+        images.write(path / f"{i}.png", x)
+    return path
+
+
+def test_calibrate_then_restore_with_bounds(folder, tmp_path, capsys):
+    from restore import cli, images
+
+    out = tmp_path / "cal.json"
+    damage = ["--operator", "blur:sigma=0.8", "--noise", "0.05"]
+    words = ["calibrate", str(folder), "-o", str(out), *damage, "--crop", "16"]
+    assert cli.main(words) == 0
+    fit = Calibration.load(out)
+    assert (fit.images, fit.level, fit.recipe["operator"]) == (4, 0.8, "blur:sigma=0.8")
+    assert fit.after >= 0.8
+    assert "80% intervals of the samples covered" in capsys.readouterr().err
+
+    measured, restored = tmp_path / "y.tif", tmp_path / "x.tif"
+    low, high = tmp_path / "low.tif", tmp_path / "high.tif"
+    assert cli.main(["degrade", str(folder / "0.png"), "-o", str(measured), *damage]) == 0
+    bounds = ["--low", str(low), "--high", str(high), "--samples", "9"]
+    again = ["image", str(measured), "-o", str(restored), *bounds, "--calibration", str(out)]
+    assert cli.main(again) == 0
+    middle, below, above = (images.read(p).data for p in (restored, low, high))
+    assert bool((below <= above).all())
+    assert float(((below <= middle) & (middle <= above)).double().mean()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--level", "0.9"], "4 calibration images cannot promise 90%"),
+        (["--samples", "5"], "needs at least 9 samples, found 5"),
+        (["--crop", "64"], "too small for a part of 64"),
+        (["--level", "1.5"], "level must lie between 0 and 1"),
+    ],
+)
+def test_calibrate_refuses_in_one_sentence(folder, tmp_path, capsys, words, told):
+    from restore import cli
+
+    out = tmp_path / "cal.json"
+    samples = [] if "--samples" in words else ["--samples", "19"]
+    command = ["calibrate", str(folder), "-o", str(out), "--operator", "denoise", "--noise", "0.1"]
+    assert cli.main([*command, *samples, *words]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert len([line for line in err.splitlines() if line.startswith("restore:")]) == 1
+    assert not out.exists()
