@@ -57,21 +57,20 @@ class RadialSpectrum:
         gain = torch.sigmoid(log_c - 2 * math.log(s))  # c / (c + s^2)
         return s**2 * gain.reshape(*gain.shape[:2], *self.spatial)
 
-    def covariance(self, x: Tensor, s: float) -> Tensor:
-        """Apply the model of `s^2 J` to images `(N, C, *spatial)`."""
-        return self.filter(x, self.power(s))
-
     def filter(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        """Multiply images of any size by a spectrum, in decorrelated colours."""
-        return self._synthesise(spectrum * self._analyse(x))
+        """Multiply images of any size by an even spectrum, in decorrelated colours.
+
+        With `power(s)` this is the model of `s^2 J`.
+        """
+        mixed = torch.einsum("kc,nc...->nk...", self.colours, x)
+        half = torch.fft.rfftn(mixed, dim=self.axes)
+        half = half * spectrum[..., : half.shape[-1]]
+        mixed = torch.fft.irfftn(half, s=x.shape[2:], dim=self.axes)
+        return torch.einsum("kc,nk...->nc...", self.colours, mixed)
 
     def _analyse(self, x: Tensor) -> Tensor:
         mixed = torch.einsum("kc,nc...->nk...", self.colours, x)
         return torch.fft.fftn(mixed, dim=self.axes)
-
-    def _synthesise(self, X: Tensor) -> Tensor:
-        mixed = torch.fft.ifftn(X, dim=self.axes).real
-        return torch.einsum("kc,nk...->nc...", self.colours, mixed)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over rings: `(N, C, *spatial)` -> `(N, C, rings)`."""

@@ -416,7 +416,7 @@ def test_spectrum_is_learnt_from_one_probe_and_holds_at_every_level():
         spectrum.update([(x, J(x, 0.3))], 0.3)
         for s in (0.05, 0.3, 2.0):
             expected = s**2 * J(probe, s)
-            error = spectrum.covariance(probe, s) - expected
+            error = spectrum.filter(probe, spectrum.power(s)) - expected
             assert float(error.norm() / expected.norm()) < bound
 
 
@@ -431,7 +431,7 @@ def test_closed_form_preconditioner_inverts_the_models_system(spec):
     spectrum.update([(x, 0.1 * x + 0.05 * x.roll(1, -1) + 0.05 * x.roll(-1, -1))], 0.3)
     gram = operator.gram_spectrum(spectrum.power(0.3))
     v = torch.randn(operator.A(x).shape, generator=generator, dtype=F64)
-    Mv = operator.A(spectrum.covariance(operator.A_adjoint(v), 0.3)) + 0.01 * v
+    Mv = operator.A(spectrum.filter(operator.A_adjoint(v), spectrum.power(0.3))) + 0.01 * v
     torch.testing.assert_close(spectrum.filter(Mv, 1 / (gram + 0.01)), v, rtol=0, atol=1e-5)
 
 

@@ -129,23 +129,24 @@ class MomentLadder(Solver):
             image = s**2 * J(problem.A_adjoint(v))
             return problem.A(image) + problem.noise_y**2 * v, image
 
-        M_inverse = self.preconditioner(problem, s, spectrum)
+        power = spectrum.power(s)
+        M_inverse = self.preconditioner(problem, power, spectrum)
         solution = conjugate_residual(
             K, r, precondition=M_inverse, tol=self.tol, max_iter=self.max_iter, max_step=3.0
         )
-        x_0 = D + w + spectrum.covariance(problem.A_adjoint(solution.residual), s)
+        x_0 = D + w + spectrum.filter(problem.A_adjoint(solution.residual), power)
         return x_0 if solution.images is None else x_0 + solution.images
 
     def preconditioner(
-        self, problem: Problem, s: float, spectrum: RadialSpectrum
+        self, problem: Problem, power: Tensor, spectrum: RadialSpectrum
     ) -> Callable[[Tensor], Tensor]:
         """Return `v -> M^-1 v`: a division in Fourier space where A allows, else cheap steps."""
-        gram = problem.gram_spectrum(spectrum.power(s))
+        gram = problem.gram_spectrum(power)
         if gram is not None:
             return lambda v: spectrum.filter(v, 1 / (gram + problem.sigma_y**2))
 
         def M(v: Tensor) -> Tensor:
-            image = spectrum.covariance(problem.A_adjoint(v), s)
+            image = spectrum.filter(problem.A_adjoint(v), power)
             return problem.A(image) + problem.noise_y**2 * v
 
         return lambda v: conjugate_gradient(M, v, tol=0.1, max_iter=20)
