@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OURS, _THEIRS, _FLOOR = "#0b5fa5", "#b5651d", "#666666"
+_BEST = " (best of grid)"
 _TOP = 3.0  # errors above stand at the edge, with an arrow
 
 
@@ -26,7 +27,7 @@ def error_against_cost(summary: Sequence[Mapping[str, Any]]) -> "Figure":
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["prior"] for row in summary))
-    figure = Figure(figsize=(4.6 * len(names), 4.6), layout="constrained")
+    figure = Figure(figsize=(6.0 * len(names), 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     panels: Any = figure.subplots(1, len(names), squeeze=False, sharey=True)
     for axes, name in zip(panels[0], names, strict=True):
@@ -53,6 +54,7 @@ def _panel(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
             ha="right", va="bottom", transform=axes.get_yaxis_transform(),
         )  # fmt: skip
     labels = []
+    tuned = {row["solver"].removesuffix(_BEST) for row in rows if row["solver"].endswith(_BEST)}
     for row in rows:
         if row["calls"] == 0:
             continue
@@ -66,10 +68,10 @@ def _panel(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
             marker="^" if above else "o",
             markersize=7,
             color=colour,
-            markerfacecolor=colour if ours or "best" in row["solver"] else "white",
+            markerfacecolor=colour if ours or row["solver"].endswith(_BEST) else "white",
         )
-        if ours or "best" in row["solver"]:
-            labels.append((row["calls"], height, row["solver"].replace(" (best of grid)", "")))
+        if ours or row["solver"].endswith(_BEST) or row["solver"] not in tuned:
+            labels.append((row["calls"], height, row["solver"].removesuffix(_BEST)))
     axes.set(xscale="log", yscale="log", ylim=(0.004, 1.25 * _TOP))
     axes.set_title(name, fontsize=11)
     axes.set_xlabel("network calls a sample (forwards + VJPs)", fontsize=10)
@@ -84,14 +86,16 @@ def _name(axes: Any, labels: Sequence[tuple[float, float, str]]) -> None:
     taken: list[tuple[float, float]] = []
     for x, y, text in sorted(labels, key=lambda label: -label[1]):
         column, row = math.log10(x), math.log10(y)
-        while any(abs(column - c) < 0.45 and abs(row - r) < 0.09 for c, r in taken):
+        while any(abs(column - c) < 0.5 and abs(row - r) < 0.075 for c, r in taken):
             row -= 0.03
         taken.append((column, row))
+        theirs = text.startswith(("deepinv", "azula"))
         axes.annotate(
             text,
             (x, y),
-            xytext=(x * 1.12, 10**row),
+            xytext=(x * 1.25, 10**row),
             fontsize=7.5,
-            color="#222222",
+            color=_THEIRS if theirs else _OURS,
             va="center",
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "shrinkA": 0},
         )
