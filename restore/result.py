@@ -54,7 +54,8 @@ class Result:
     Attributes:
         samples: `(S, B, C, *spatial)`, never clipped.
         misfit: `(B,)`, `|A x - y|^2 / (m sigma_y^2)` averaged over samples; near 1 when consistent
-            with the data, below 1 when noise was fitted. Noise below 1/255 counts as 1/255.
+            with the data, below 1 when noise was fitted. Noise below 1/255 counts as 1/255; noise
+            that is not Gaussian counts with the variance that its model expects.
         status: "ok", "diverged" or "inconsistent with data".
         remedy: what to change when the status is not ok, else empty.
         cost: see `Cost`.

@@ -50,6 +50,7 @@ class Row:
         problems: problems pooled.
         error, bias, ratio, std_map, wasserstein, modes, cover_50, cover_90, fit: scores; `modes` is
             NaN where there are none, `fit` where the noise is not Gaussian.
+        modes_max: of the worst problem.
         forwards, vjps: network calls a sample.
         seconds: a problem, all samples together.
         diverged: problems on which the solver gave up; its numbers then mean nothing.
@@ -67,6 +68,7 @@ class Row:
     std_map: float = math.nan
     wasserstein: float = math.nan
     modes: float = math.nan
+    modes_max: float = math.nan
     cover_50: float = math.nan
     cover_90: float = math.nan
     fit: float = math.nan
@@ -185,6 +187,7 @@ def _row(row: Row, cases: Sequence[Case], found: Sequence[Result]) -> Row:
         std_map=mean("std_map"),
         wasserstein=mean("wasserstein"),
         modes=mean("modes"),
+        modes_max=max(s["modes"] for s in scores),
         cover_50=mean("cover_50"),
         cover_90=mean("cover_90"),
         fit=mean("fit"),
