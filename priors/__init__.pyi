@@ -15,6 +15,7 @@ from .exact import GaussianMixture as GaussianMixture
 from .latent import Latent as Latent
 from .predictions import from_x0 as from_x0
 from .predictions import to_x0 as to_x0
+from .product_mixture import ProductMixture as ProductMixture
 from .tiled import Tiled as Tiled
 from .weights import available as available
 from .weights import load as load
@@ -28,6 +29,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Latent",
+    "ProductMixture",
     "Tiled",
     "available",
     "from_deepinv",
