@@ -164,7 +164,7 @@ def _read_spec(spec: str) -> tuple[Entry, dict[str, Any]]:
     name, colon, rest = outer.partition(":")
     name = name.strip()
     if name not in OPERATORS:
-        raise ValueError(f"operator {name!r} is unknown; {nearest(name, list(OPERATORS))}.")
+        raise ValueError(f"operator {name!r} is unknown; {nearest(name, list(OPERATORS))}")
     entry = OPERATORS[name]
     if not bar:
         return entry, _read_options(spec, name, rest.split(",") if colon else [])
@@ -183,7 +183,7 @@ def _read_options(spec: str, name: str, items: Sequence[str]) -> dict[str, Any]:
         if not equals or not text:
             raise ValueError(f"{item!r} in {spec!r} has no value; write option=value.")
         if option not in known:
-            raise ValueError(f"'{name}' has no option {option!r}; {nearest(option, list(known))}.")
+            raise ValueError(f"'{name}' has no option {option!r}; {nearest(option, list(known))}")
         if option in options:
             raise ValueError(f"{spec!r} gives {option} twice; give it once.")
         options[option] = _read_value(option, text, known[option].annotation)
@@ -208,7 +208,7 @@ def _read_value(option: str, text: str, annotation: Any) -> object:
         except ValueError:
             continue
     if words := [w for m in _members(annotation) for w in _words(m)]:
-        raise ValueError(f"{option} {text!r} is unknown; {nearest(text, words)}.")
+        raise ValueError(f"{option} {text!r} is unknown; {nearest(text, words)}")
     raise ValueError(f"{option} is {text!r}, expected {' or '.join(e for _, e in readers)}.")
 
 

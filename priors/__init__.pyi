@@ -5,8 +5,10 @@ from .adapters import from_monai as from_monai
 from .denoiser import Card as Card
 from .denoiser import Denoiser as Denoiser
 from .denoiser import per_image as per_image
+from .diagnostics import diagnose as diagnose
 from .diagnostics import jacobian_asymmetry as jacobian_asymmetry
 from .diagnostics import residual_std as residual_std
+from .diagnostics import shrinkage_spectrum as shrinkage_spectrum
 from .diagnostics import sigma_check as sigma_check
 from .diagnostics import tweedie_gap as tweedie_gap
 from .exact import Dirac as Dirac
@@ -32,6 +34,7 @@ __all__ = [
     "ProductMixture",
     "Tiled",
     "available",
+    "diagnose",
     "from_deepinv",
     "from_diffusers",
     "from_monai",
@@ -41,6 +44,7 @@ __all__ = [
     "per_image",
     "residual_std",
     "save_network",
+    "shrinkage_spectrum",
     "sigma_check",
     "to_x0",
     "tweedie_gap",

@@ -18,7 +18,7 @@ import math
 
 import torch
 from deepinv.models import DRUNet
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from priors.denoiser import Card, Denoiser, per_image
@@ -53,22 +53,24 @@ class NoisePredictor(Denoiser):
 
     def noise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Predict the noise `sigma * n` in `x`, in the network's own precision."""
-        dtype = next(self.net.parameters()).dtype
-        height, width = x.shape[-2:]
-        padded = _pad_by_reflection(x.to(dtype), _grown(height), _grown(width))
-        level = per_image(sigma, padded).flatten().expand(x.shape[0])
-        return self._predict(padded, level)[..., :height, :width]
+        x = x.to(next(self.net.parameters()).dtype)
+        level = per_image(sigma, x).flatten().expand(len(x))
+        return padded_call(self.net, x, level, one_by_one=not self.training)
 
-    def _predict(self, x: Tensor, level: Tensor) -> Tensor:
-        """Run the network, image by image on the CPU.
 
-        There a convolution chooses its algorithm by the size of the batch, and the last bit of a
-        pixel with it; a sampler makes visible differences of such bits. One by one costs nothing
-        and gives an image the same bits in every batch. Training takes the batch as one.
-        """
-        if self.training or x.device.type != "cpu" or len(x) == 1:
-            return self.net(x, level)
-        return torch.cat([self.net(*one) for one in zip(x.split(1), level.split(1), strict=True)])
+def padded_call(net: nn.Module, x: Tensor, level: Tensor, *, one_by_one: bool) -> Tensor:
+    """Run a DRUNet on images `(B, C, H, W)` of any size and levels `(B,)`.
+
+    On the CPU a convolution chooses its algorithm by the size of the batch, and the last bit of a
+    pixel with it; a sampler makes visible differences of such bits. One by one costs nothing there
+    and gives an image the same bits in every batch. Training takes the batch as one.
+    """
+    height, width = x.shape[-2:]
+    padded = _pad_by_reflection(x, _grown(height), _grown(width))
+    if one_by_one and x.device.type == "cpu" and len(x) > 1:
+        pairs = zip(padded.split(1), level.split(1), strict=True)
+        return torch.cat([net(*one) for one in pairs])[..., :height, :width]
+    return net(padded, level)[..., :height, :width]
 
 
 def _grown(size: int) -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 _REDUCTIONS = {1: 0.40, 2: 0.35, 3: 0.25}
 _AREA_POWER = 0.35
-_SMALLEST_SIDE = 128
+SMALLEST_SIDE = 128
 _PICK_SHARPER = 0.75
 _INVERT = 0.15
 _GAMMA = 0.25
@@ -32,21 +32,21 @@ class Patches:
     """
 
     def __init__(self, scenes: Sequence[Tensor], *, size: int = 64, batch: int = 8) -> None:
-        if not scenes or not 0 < size <= _SMALLEST_SIDE:
+        if not scenes or not 0 < size <= SMALLEST_SIDE:
             raise ValueError(
-                f"patches need scenes and a size of 1 to {_SMALLEST_SIDE} pixels, found "
+                f"patches need scenes and a size of 1 to {SMALLEST_SIDE} pixels, found "
                 f"{len(scenes)} scenes and size {size}; correct these."
             )
         self.size, self.batch = size, batch
         self.levels, weights = [], []
         for i, scene in enumerate(scenes):
             short = min(scene.shape[1:])
-            if short < _SMALLEST_SIDE or scene.dtype != torch.uint8:
+            if short < SMALLEST_SIDE or scene.dtype != torch.uint8:
                 raise ValueError(
                     f"scene {i} is {scene.dtype} of shape {tuple(scene.shape)}, expected uint8 "
-                    f"with both sides >= {_SMALLEST_SIDE} pixels; leave it out."
+                    f"with both sides >= {SMALLEST_SIDE} pixels; leave it out."
                 )
-            kept = {k: w for k, w in _REDUCTIONS.items() if short >= k * _SMALLEST_SIDE}
+            kept = {k: w for k, w in _REDUCTIONS.items() if short >= k * SMALLEST_SIDE}
             area_weight = (scene.shape[1] * scene.shape[2]) ** _AREA_POWER
             for reduction, weight in kept.items():
                 self.levels.append(_reduce(scene, reduction))
@@ -57,6 +57,10 @@ class Patches:
         """Draw `(batch, C, size, size)` float32 patches in [0, 1]."""
         chosen = torch.multinomial(self.weights, self.batch, replacement=True, generator=generator)
         return torch.stack([self._patch(self.levels[i], generator) for i in chosen.tolist()])
+
+    def plain_batch(self, generator: torch.Generator) -> Tensor:
+        """Draw a batch of crops as the scenes have them, for validation."""
+        return self.plain(self.batch, generator)
 
     def plain(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw `(count, C, size, size)` crops as the scenes have them, for statistics."""

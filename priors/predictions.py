@@ -33,17 +33,23 @@ def to_x0(
         kind: one of `KINDS`.
         value: the prediction, shape of `x_t`.
         x_t: noisy images `(B, C, *spatial)`, `alpha x_0 + sigma eps`.
-        alpha: factor on the clean image, positive; one number or one per image `(B,)`.
-        sigma: noise standard deviation, likewise.
+        alpha: factor on the clean image, zero for `v`, `x0` and `flow` only; one number or one per
+            image `(B,)`.
+        sigma: noise standard deviation, likewise, positive.
 
     Returns:
         `x_0`, shape and units of `x_t` (of the network's own range).
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, and for `eps` and `score` where alpha is 0.
     """
     check_kind(kind)
     alpha, sigma = per_image(alpha, x_t), per_image(sigma, x_t)
+    if kind in ("eps", "score") and bool((alpha == 0).any()):
+        raise ValueError(
+            f"prediction '{kind}' says nothing of the image where alpha is 0, in pure noise; stop "
+            "before, or take a network that predicts v or x0."
+        )
     if kind == "eps":
         return (x_t - sigma * value) / alpha
     if kind == "score":

@@ -1,9 +1,11 @@
-"""Train a denoiser for every noise level: one generator that yields after every step.
+"""Train a network under any loss: one generator that yields after every step.
 
 The caller draws the progress bar, evaluates, stops early or does nothing:
 
-    for progress in train(network, patches, Recipe(steps=1000), checkpoint="run.safetensors"):
+    for progress in fit(network, loss, Recipe(steps=1000), checkpoint="run.safetensors"):
         bar.set_postfix(loss=progress.loss)
+
+`train` is `fit` under the loss of a denoiser for every noise level.
 
 A checkpoint holds weights, their average, Adam's moments, the step and the state of the random
 generator in one safetensors file, so that a stopped run goes on exactly as if it had not stopped.
@@ -23,6 +25,12 @@ from operators.files import write_tensors
 Sampler = Callable[[torch.Generator], Tensor]
 """Draws clean images `(B, C, H, W)` in [0, 1] from a generator."""
 
+Network = Callable[..., Tensor]
+"""The network as a loss calls it: in the precision of the recipe."""
+
+Loss = Callable[[Network, torch.Generator], Tensor]
+"""Draws a batch from the run's generator, calls the network, returns one number to descend."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -30,14 +38,15 @@ class Recipe:
 
     Attributes:
         steps: optimiser steps in all; may be raised or lowered on resuming.
-        sigmas: mixture `((weight, low, high), ...)`; sigma is log-uniform inside each part.
+        sigmas: mixture `((weight, low, high), ...)` of noise levels for `train`; sigma is
+            log-uniform inside each part.
         lr: Adam's learning rate after `warmup` steps.
         warmup: steps of linear rise.
         cooldown: last fraction of the steps, over which the rate falls to zero along a cosine.
         betas: Adam's moments.
         clip: largest gradient norm.
         ema: decay of the running average of the weights, the result of training.
-        seed: of the only random stream: patches, noise levels and noise.
+        seed: of the only random stream, from which the loss draws.
         bfloat16: run the network's forward pass in bfloat16; weights stay float32.
 
     Raises:
@@ -159,26 +168,26 @@ def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, 
     return f"'{name}' is {found.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
 
 
-def train(
+def fit(
     network: nn.Module,
-    patches: Sampler,
+    loss: Loss,
     recipe: Recipe,
     *,
     checkpoint: str | Path | None = None,
     every: int = 500,
+    target: nn.Module | None = None,
 ) -> Iterator[Progress]:
-    """Fit `network(x, sigma)` to be the posterior mean at every sigma of the recipe.
-
-    The loss of a patch is its error divided by the error one expects at its noise level, so that
-    every level counts alike.
+    """Descend a loss.
 
     Args:
-        network: called as `network(x, sigma)` with `x` `(B, C, H, W)` and `sigma` `(B,)`; its
-            parameters are replaced by their running average when the last step is done.
-        patches: draws clean images in [0, 1] from the run's generator.
+        network: what is trained; its parameters are replaced by their running average when the last
+            step is done.
+        loss: see `Loss`.
         recipe: the constants.
         checkpoint: file to resume from when it exists, and to write every `every` steps.
         every: steps between checkpoints.
+        target: a second network of the same kind that holds the running average while training
+            goes on, for losses that compare the network with its own past.
 
     Yields:
         `Progress` after every step.
@@ -190,9 +199,13 @@ def train(
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
         run.resume(path)
+    if target is not None:
+        for name, parameter in target.named_parameters():
+            parameter.data = run.average[name]  # shared, so that it follows in place
+        target.requires_grad_(False)
     network.train()
     while run.step < recipe.steps:
-        progress = _advance(run, patches, recipe)
+        progress = _advance(run, loss, recipe)
         if path is not None and (run.step % every == 0 or run.step == recipe.steps):
             run.save(path)
         yield progress
@@ -200,29 +213,75 @@ def train(
     network.eval()
 
 
-def _advance(run: Run, patches: Sampler, recipe: Recipe) -> Progress:
+def train(
+    network: nn.Module,
+    patches: Sampler,
+    recipe: Recipe,
+    *,
+    checkpoint: str | Path | None = None,
+    every: int = 500,
+) -> Iterator[Progress]:
+    """Fit `network(x, sigma)` to be the posterior mean at every sigma of the recipe.
+
+    Args:
+        network: called as `network(x, sigma)` with `x` `(B, C, H, W)` and `sigma` `(B,)`.
+        patches: draws clean images in [0, 1] from the run's generator.
+        recipe: the constants.
+        checkpoint: see `fit`.
+        every: see `fit`.
+
+    Yields:
+        `Progress` after every step.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+    loss = denoising_loss(patches, recipe.sigmas)
+    return fit(network, loss, recipe, checkpoint=checkpoint, every=every)
+
+
+def denoising_loss(patches: Sampler, sigmas: tuple[tuple[float, float, float], ...]) -> Loss:
+    """Build the loss of a denoiser for every noise level of the mixture `sigmas`.
+
+    The loss of a patch is its error divided by the error one expects at its noise level, so that
+    every level counts alike.
+    """
+
+    def loss(network: Network, generator: torch.Generator) -> Tensor:
+        clean = patches(generator)
+        sigma = _draw_sigma(len(clean), sigmas, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        noisy = (clean + sigma[:, None, None, None] * noise).contiguous(
+            memory_format=torch.channels_last
+        )
+        denoised = network(noisy, sigma)
+        return (_error(denoised - clean, sigma) / expected_rmse(sigma)).mean()
+
+    return loss
+
+
+def _advance(run: Run, loss: Loss, recipe: Recipe) -> Progress:
     """Take one optimiser step."""
-    clean = patches(run.generator)
-    sigma = _draw_sigma(len(clean), recipe.sigmas, run.generator)
-    noise = torch.randn(clean.shape, generator=run.generator)
-    noisy = (clean + sigma[:, None, None, None] * noise).contiguous(
-        memory_format=torch.channels_last
-    )
     lr = recipe.rate(run.step)
     for group in run.optimiser.param_groups:
         group["lr"] = lr
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-        denoised = run.network(noisy, sigma)
-    loss = (_error(denoised - clean, sigma) / expected_rmse(sigma)).mean()
+
+    device = next(run.network.parameters()).device.type
+
+    def network(*inputs: object) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16):
+            return run.network(*inputs)
+
+    value = loss(network, run.generator)
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    value.backward()
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
     run.optimiser.step()
     run.step += 1
     decay = min(recipe.ema, (1 + run.step) / (10 + run.step))
     for name, parameter in run.network.named_parameters():
         run.average[name].lerp_(parameter.detach(), 1 - decay)
-    return Progress(run.step, float(loss.detach()), lr)
+    return Progress(run.step, float(value.detach()), lr)
 
 
 def _error(residual: Tensor, sigma: Tensor) -> Tensor:

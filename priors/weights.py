@@ -5,32 +5,26 @@ few numbers that rebuild the rest (widths, blocks, handover, power law). What a 
 (licence, sources, training, hash, measured quality) stands in `weights/cards.toml`.
 """
 
-import hashlib
 import json
-import tomllib
-from contextlib import suppress
-from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from operators.files import write_tensors
 from priors.denoiser import Card, Denoiser
 from priors.networks import Handover, NoisePredictor
 from priors.powerlaw import PowerLaw, PowerLawDenoiser
+from priors.shelf import Shelf, sha256
 from priors.tiled import Tiled
 
-FOLDER = Path(__file__).parent / "weights"
+SHELF = Shelf(Path(__file__).parent / "weights", "noise-predictor", "prior", "priors.save_network")
 HANDOVER = (0.8, 1.5)
 OVERLAP = 64  # of tiles: a pixel sees at least 32 pixels around it, as deep as training patches
 
 
 def available() -> dict[str, Card]:
     """Name -> card of every prior that `load` knows by name."""
-    return dict(_cards())
+    return dict(SHELF.cards)
 
 
 def load(name: str | Path, *, tile: int | None = None) -> Denoiser:
@@ -50,25 +44,8 @@ def load(name: str | Path, *, tile: int | None = None) -> Denoiser:
             small.
         FileNotFoundError: for a path that does not exist.
     """
-    cards = _cards()
-    if card := cards.get(str(name)):
-        path = FOLDER / f"{name}.safetensors"
-        if not path.exists():
-            raise FileNotFoundError(f"weights of prior '{name}' are missing; install again.")
-        if (found := sha256(path)) != card.sha256:
-            raise ValueError(
-                f"weights of prior '{name}' have sha256 {found[:12]}..., expected "
-                f"{card.sha256[:12]}...; the file was changed or cut short: install again."
-            )
-        return _read(path, card, tile)
-    path = Path(name)
-    if path.suffix != ".safetensors":
-        near = get_close_matches(str(name), list(cards), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(cards) or 'none'}."
-        raise ValueError(f"unknown prior '{name}' (and not a .safetensors file); {hint}")
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at '{path}'; give a safetensors file or a known name.")
-    return _read(path, None, tile)
+    path, card = SHELF.find(name)
+    return _read(path, card, tile)
 
 
 def save_network(
@@ -84,7 +61,7 @@ def save_network(
         blocks: of the network.
     """
     rebuild = {
-        "kind": "noise-predictor",
+        "kind": SHELF.kind,
         "channels": network.card.channels,
         "widths": list(widths),
         "blocks": blocks,
@@ -95,32 +72,9 @@ def save_network(
     write_tensors(Path(path), tensors, {"restore": json.dumps(rebuild)})
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal hash of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@cache
-def _cards() -> dict[str, Card]:
-    with (FOLDER / "cards.toml").open("rb") as file:
-        entries = tomllib.load(file)
-    return {name: _card(name, entry) for name, entry in entries.items()}
-
-
-def _card(name: str, entry: dict) -> Card:
-    known = {"channels", "licence", "training_data", "sha256", "description"}
-    return Card(
-        name=name,
-        spatial_dims=2,
-        sigma_range=tuple(entry["sigma_range"]),
-        extra={k: v for k, v in entry.items() if k not in known | {"sigma_range"}},
-        **{k: entry[k] for k in known},
-    )
-
-
 def _read(path: Path, card: Card | None, tile: int | None) -> Denoiser:
     """Rebuild the prior that a file describes."""
-    about, tensors = _contents(path)
+    about, tensors = SHELF.read(path)
     card = card or Card(
         name=path.stem, channels=about.get("channels"), spatial_dims=2, sha256=sha256(path)
     )
@@ -136,24 +90,3 @@ def _read(path: Path, card: Card | None, tile: int | None) -> Denoiser:
     tiled = network if tile is None else Tiled(network, tile, overlap=OVERLAP)
     prior = Handover(tiled.card, tiled, gaussian, low, high).to(memory_format=torch.channels_last)
     return prior.eval().requires_grad_(False)
-
-
-def _contents(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Return what a file of `save_network` says about itself, and its tensors in float32."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("restore", "null")
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(
-            f"'{path.name}' is not a readable safetensors file ({error}); copy it again."
-        ) from None
-    about = None
-    with suppress(json.JSONDecodeError):
-        about = json.loads(text)
-    if not isinstance(about, dict) or about.get("kind") != "noise-predictor":
-        raise ValueError(
-            f"'{path.name}' does not say how to rebuild its network; expected a file written by "
-            "priors.save_network."
-        )
-    return about, tensors

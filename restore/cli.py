@@ -14,6 +14,8 @@ import typer
 
 from restore import __version__
 from restore.bench.cli import app as bench
+from restore.commands.drawing import sample, samplers
+from restore.commands.training import train
 from restore.extensions import Commands, Demos
 
 ROOMS = {"operators", "priors", "restore", "medical"}
@@ -29,6 +31,8 @@ app = typer.Typer(
 demos = typer.Typer(cls=Demos, rich_markup_mode=None, add_completion=False)
 app.add_typer(demos, name="demo")
 app.add_typer(bench, name="bench")
+for _command in (samplers, sample, train):
+    app.command()(_command)
 
 Operator = Annotated[str, typer.Option(metavar="SPEC", help="For example blur:sigma=2.")]
 Noise = Annotated[
@@ -146,6 +150,9 @@ def image(
         str | None, typer.Option(metavar="CxHxW", help="Size of the clean image, if not told.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples computed together.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Find the fastest way to call the prior.")
+    ] = False,
     device: Device = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -178,6 +185,7 @@ def image(
         calibration=calibration,
         image_shape=size,
         batch_size=batch_size,
+        fast=fast,
         device=device,
         overwrite=overwrite,
         progress=False if quiet else None,
@@ -300,8 +308,51 @@ def check(
 
 
 @app.command()
-def priors(as_json: AsJson = False) -> None:
-    """List the priors: what images look like."""
+def priors(
+    diagnose: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Examine one on photographs it was not trained on."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --diagnose: folder of its pictures.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="With --diagnose: side of the photographs, pixels.")
+    ] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="With --diagnose: noise level; repeat for several.")
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the priors: what images look like.
+
+    With --diagnose NAME, what one knows about itself: whether its errors are those that it
+    expects, whether it is the gradient of a density, what it keeps and what it takes for noise.
+    """
+    if diagnose is not None:
+        from restore.examination import check_folder, examine, show
+
+        folder = out or Path("restore-diagnosis")
+        check_folder(folder)
+        found = examine(
+            diagnose,
+            size=64 if size is None else size,
+            sigmas=sigma or None,
+            seed=seed,
+            progress=False if quiet else None,
+        )
+        paths = {what: path.as_posix() for what, path in found.save(folder).items()}
+        if as_json:
+            _print_json(found.diagnosis.as_dict() | {"pictures": paths})
+        elif not quiet:
+            _show(show(found.diagnosis))
+        if not quiet:
+            _say(f"Pictures: {', '.join(paths.values())}", to_stderr=as_json)
+        return
+    if out is not None or size is not None or sigma:
+        raise ValueError("--out, --size and --sigma go with --diagnose; name a prior to examine.")
     import priors as room
 
     rows = [
@@ -320,6 +371,7 @@ def priors(as_json: AsJson = False) -> None:
 @app.command()
 def solvers(as_json: AsJson = False) -> None:
     """List the solvers: needs, noise, cost, kind of spread."""
+    from restore import trained
     from restore.solvers import available
 
     rows = [
@@ -333,6 +385,19 @@ def solvers(as_json: AsJson = False) -> None:
         }
         for name, kind in available().items()
     ]
+    for name in trained.available():
+        solver, network = trained.load(name)
+        low, high = network.trained.noise
+        rows.append(
+            {
+                "solver": name,
+                "needs": network.trained.operator,
+                "noise": f"gaussian, {low:g} to {high:g}",
+                "cost of a sample": f"{solver.length} forwards",
+                "its spread is": solver.posterior,
+                "paper": solver.paper,
+            }
+        )
     _list(rows, as_json)
 
 

@@ -17,6 +17,7 @@ from operators import noise_sigma
 from operators.linalg import proximal
 from operators.svd import SVD, Decomposed, svd
 from priors import Denoiser
+from priors.jacobian import linearise
 from priors.schedules import DDPM
 from restore.likelihood import Likelihood
 
@@ -221,17 +222,13 @@ class Problem:
         Every product costs one vector-Jacobian product.
         """
         self.count.forwards += len(x) / self.shape[0]
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            denoised = self.prior(x, sigma)
+        denoised, pull_back = linearise(lambda z: self.prior(z, sigma), x)
 
         def vjp(v: Tensor) -> Tensor:
             self.count.vjps += len(x) / self.shape[0]
-            if not denoised.requires_grad:  # a point-mass prior does not depend on x
-                return torch.zeros_like(x)
-            return torch.autograd.grad(denoised, x, v, retain_graph=True)[0]
+            return pull_back(v)
 
-        return denoised.detach(), vjp
+        return denoised, vjp
 
     def ddpm_levels(self, steps: int) -> list[float]:
         """Levels of DDPM's schedule at `steps` times spread evenly, falling, for these images."""

@@ -1,7 +1,6 @@
 """One call for every solver: `solve(y, operator, prior, solver)`."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 from deepinv.models import Denoiser as DeepinvDenoiser
@@ -10,16 +9,21 @@ from torch import Tensor
 from torch.nn import Module
 
 import priors
+from operators.validate import nearest
+from restore import trained
 from restore.result import Result
 from restore.solver import Solver, Step
 from restore.solvers import DEFAULT, available
+from restore.students.student import Student
+from restore.trained import weights as trained_weights
+from restore.trained.pair_prior import PairPrior
 
 
 def solve(
     y: Tensor,
     operator: Physics,
     prior: str | Path | DeepinvDenoiser = "natural",
-    solver: str | Solver = DEFAULT,
+    solver: str | Path | Solver = DEFAULT,
     *,
     samples: int = 1,
     seed: int = 0,
@@ -35,7 +39,9 @@ def solve(
         operator: any deepinv physics, from `operators` or your own, with its noise model.
         prior: a name of `priors.available()`, a safetensors file, one of our denoisers, or any
             deepinv denoiser of images in [0, 1].
-        solver: a name of `restore.solvers.available()` with its paper's constants, or a solver.
+        solver: a name of `restore.solvers.available()` with its paper's constants; a name of
+            `restore.trained.available()` or a file of `restore train`, which bring their own
+            network and ignore `prior`; or a solver.
         samples: number S of samples; their spread is a posterior only where `restore solvers`
             says so.
         seed: any integer; sample i of a seed is the same image in every batch.
@@ -51,10 +57,12 @@ def solve(
         ValueError, TypeError: one sentence on what does not fit and what to do.
     """
     _refuse_types(y, operator)
-    return _solver(solver)(
+    chosen, network = _solver(solver)
+    known = network or (_network(prior, chosen) if chosen.paired else _prior(prior))
+    return chosen(
         y,
         operator.to(y.device),
-        _prior(prior).to(y.device),
+        known.to(y.device),
         samples=samples,
         seed=seed,
         init=init,
@@ -77,18 +85,31 @@ def _refuse_types(y: object, operator: object) -> None:
         )
 
 
-def _solver(solver: str | Solver) -> Solver:
+def _solver(solver: str | Path | Solver) -> tuple[Solver, PairPrior | None]:
+    """Return the solver, and the network that it brings when it was trained on pairs."""
     if isinstance(solver, Solver):
-        return solver
-    if not isinstance(solver, str):
+        return solver, None
+    if not isinstance(solver, str | Path):
         found = f"the class {solver.__name__}" if isinstance(solver, type) else repr(solver)
         raise TypeError(f"the solver is {found}, expected a name or an instance; make one.")
     known = available()
-    if solver in known:
-        return known[solver]()
-    near = get_close_matches(solver, list(known), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}."
-    raise ValueError(f"unknown solver '{solver}'; {hint}")
+    if str(solver) in known:
+        return known[str(solver)](), None
+    if str(solver) in trained.available() or str(solver).endswith(".safetensors"):
+        return trained.load(solver)
+    names = [*known, *trained.available()]
+    raise ValueError(f"unknown solver '{solver}'; {nearest(str(solver), names)}")
+
+
+def _network(prior: str | Path | DeepinvDenoiser, solver: Solver) -> priors.Denoiser:
+    if isinstance(prior, PairPrior):
+        return prior
+    if isinstance(prior, str | Path) and str(prior) not in priors.available():
+        return trained_weights.load(prior)
+    raise ValueError(
+        f"solver '{solver.name}' needs a network trained on pairs; name one that ships "
+        f"({', '.join(trained.available()) or 'none'}), or train your own with `restore train`."
+    )
 
 
 def _prior(prior: str | Path | DeepinvDenoiser) -> priors.Denoiser:
@@ -101,4 +122,6 @@ def _prior(prior: str | Path | DeepinvDenoiser) -> priors.Denoiser:
             f"the prior is {prior!r}, expected a name, a file or a denoiser; "
             "priors.available() lists the names."
         )
+    if isinstance(prior, Student):
+        raise TypeError(prior.refuse())
     return priors.from_deepinv(prior)

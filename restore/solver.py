@@ -25,6 +25,7 @@ from priors import Denoiser, Latent
 from restore.likelihood import Likelihood, likelihood, noise_kind
 from restore.problem import Count, Problem, gaussian_sigma, observed_rows, stream
 from restore.result import Cost, Result, judge, provenance
+from restore.trained.pair_prior import PairPrior, mismatch
 
 log = logging.getLogger("restore")
 
@@ -59,6 +60,7 @@ class Solver:
             S samples is then a function of the seed, S and the image; otherwise sample i is one of
             the seed, i and the image.
         latent: whether it takes a prior on the latents of an autoencoder, `priors.Latent`.
+        paired: whether it takes, and needs, a network trained on pairs, `restore.trained`.
         likelihoods: kinds of noise that it handles, words of `restore.likelihood.KINDS`.
     """
 
@@ -69,6 +71,7 @@ class Solver:
     posterior: ClassVar[str]
     joint: ClassVar[bool] = False
     latent: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     likelihoods: ClassVar[tuple[str, ...]] = ("gaussian",)
     remedy: ClassVar[str] = "use more steps, or check the operator with `restore check`"
 
@@ -126,7 +129,7 @@ class Solver:
         _refuse_values("measurement", y)
         self._check_operator(operator)
         x = _clean_like(y, operator, init)
-        _check_prior(prior, x, self)
+        _check_prior(prior, x, self, operator)
         observed = observed_rows(operator, x, y)
         if (other := self.stand_in(observed.expand_as(y))) is not None:
             solver, reason = other
@@ -253,12 +256,21 @@ class Solver:
             )
 
 
-def _check_prior(prior: Denoiser, x: Tensor, solver: Solver) -> None:
+def _check_prior(prior: Denoiser, x: Tensor, solver: Solver, operator: Physics) -> None:
     if isinstance(prior, Latent) and not solver.latent:
         raise ValueError(
             f"prior '{prior.card.name}' lives on the latents of an autoencoder and solver "
             f"'{solver.name}' on pixels; use solver {_for_latents()}."
         )
+    if isinstance(prior, PairPrior) != solver.paired:
+        raise ValueError(
+            f"prior '{prior.card.name}' is {_kind(prior)} and solver '{solver.name}' needs "
+            f"{'a network trained on pairs' if solver.paired else 'a prior of images'}; "
+            "`restore solvers` lists what goes together."
+        )
+    if isinstance(prior, PairPrior):
+        if (reason := mismatch(operator, prior, tuple(x.shape[1:]))) is not None:
+            raise ValueError(reason)
     if max(x.shape[2:]) < 2:
         raise ValueError(
             f"an image of {'x'.join(map(str, x.shape[2:]))} pixels holds nothing to restore; "
@@ -266,6 +278,10 @@ def _check_prior(prior: Denoiser, x: Tensor, solver: Solver) -> None:
         )
     if (reason := prior.refuse(tuple(x.shape))) is not None:
         raise ValueError(reason)
+
+
+def _kind(prior: Denoiser) -> str:
+    return "a network trained on pairs" if isinstance(prior, PairPrior) else "a prior of images"
 
 
 def _refuse_numbers(samples: int, seed: int, batch_size: int | None) -> None:

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from operators.validate import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from restore.bench.denoising import Row as DenoisingRow
     from restore.bench.photos import Row as PhotoRow
     from restore.bench.posterior import Row as PosteriorRow
+    from restore.bench.samplers import Row as SamplerRow
 
 app = typer.Typer(
     help="Measure operators, priors and solvers.", rich_markup_mode=None, add_completion=False
@@ -160,6 +162,56 @@ def photos(
         _show(photos_table(rows))
 
 
+@app.command()
+def samplers(
+    calls: Annotated[
+        list[int] | None, typer.Option(min=2, help="Network calls; repeat for several.")
+    ] = None,
+    sampler: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; by default all.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Samplers at equal cost on a diffusion whose trajectories are known."""
+    from restore.bench import samplers as bench
+    from restore.cli import _print_json, _show
+
+    names = _known("sampler", sampler, bench.deterministic())
+    rows = list(bench.run(names, calls or (5, 10, 20)))
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        _show(samplers_table(rows))
+
+
+def samplers_table(rows: "Sequence[SamplerRow]") -> "Table":
+    """Show every sampler's error against DDIM's, a column a budget, best first."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    budgets = sorted({row.calls for row in rows})
+    found = {(row.sampler, row.calls): row for row in rows}
+    table = Table(
+        title="rms error against the true trajectory, in brackets over DDIM's; best grid of each",
+        box=SIMPLE_HEAD,
+    )
+    for head in ("sampler", *(f"{calls} calls" for calls in budgets), f"grid at {budgets[-1]}"):
+        table.add_column(head, justify="left" if head in ("sampler",) else "right")
+    names = list(dict.fromkeys(row.sampler for row in rows))
+    for name in sorted(names, key=lambda name: _rms(found.get((name, budgets[-1])))):
+        cells = []
+        for calls in budgets:
+            row = found.get((name, calls))
+            cells.append("-" if row is None else f"{row.rms:.4f} ({row.against_ddim:.2f})")
+        last = found.get((name, budgets[-1]))
+        table.add_row(name, *cells, "-" if last is None else last.grid)
+    return table
+
+
+def _rms(row: "SamplerRow | None") -> float:
+    return math.inf if row is None else row.rms
+
+
 def photos_table(rows: "Sequence[PhotoRow]") -> "Table":
     """Show what each solver makes of the photographs."""
     from rich.box import SIMPLE_HEAD
@@ -266,7 +318,5 @@ def _known(what: str, chosen: "Iterable[str] | None", known: "Iterable[str]") ->
     names, known = list(chosen or known), list(known)
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}."
-            raise ValueError(f"unknown {what} '{name}'; {hint}")
+            raise ValueError(f"unknown {what} '{name}'; {nearest(name, known)}")
     return names

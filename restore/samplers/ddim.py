@@ -40,6 +40,11 @@ class DDIM(Sampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"ddim needs 0 <= eta <= 1, found {self.eta}; choose within.")
 
+    @property
+    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether it draws noise: unless eta is 0."""
+        return self.eta > 0
+
     def steps(self, path: Path, x: Tensor) -> Iterator[Tensor]:
         """Denoise; keep part of the old noise, add fresh noise for the rest."""
         for t, s in pairwise(path.grid.points):

@@ -46,6 +46,7 @@ class Grid:
         schedule: gives `alpha` and `sigma`.
         times: at least two times of strictly falling noise, all of it positive. The clean image is
             not a point: samplers end with one denoising at the last.
+        rising: whether the noise rises instead, from image to noise; see `reversed`.
 
     Raises:
         ValueError: fewer than two times, or noise that does not fall or is not positive and finite.
@@ -53,9 +54,11 @@ class Grid:
 
     schedule: Schedule
     times: tuple[float, ...]
+    rising: bool = False
 
     def __post_init__(self) -> None:
-        levels = [float(self.schedule.level(t)) for t in self.times]
+        times = self.times[::-1] if self.rising else self.times
+        levels = [float(self.schedule.level(t)) for t in times]
         falling = all(b < a for a, b in pairwise(levels))
         if len(levels) < 2 or not falling or not levels[-1] > 0 or not math.isfinite(levels[0]):
             raise ValueError(
@@ -82,12 +85,16 @@ class Grid:
         return self.points[i]
 
     def h(self, i: int) -> float:
-        """Step in `lam` from point `i` to `i + 1`, positive."""
+        """Step in `lam` from point `i` to `i + 1`, positive; negative where the noise rises."""
         return self[i + 1].lam - self[i].lam
 
     def between(self, i: int, r: float) -> Point:
         """Point a fraction `r` in `lam` of the way from point `i` to `i + 1`."""
         return at_lam(self.schedule, self[i].lam + r * self.h(i))
+
+    def reversed(self) -> "Grid":
+        """The same points the other way round."""
+        return Grid(self.schedule, self.times[::-1], not self.rising)
 
 
 def at_lam(schedule: Schedule, lam: float) -> Point:
@@ -154,7 +161,7 @@ def build(name: str, schedule: Schedule, steps: int, high: float, low: float) ->
         ValueError: unknown name, fewer than one step, or levels that the schedule does not reach.
     """
     if name not in GRIDS:
-        raise ValueError(f"unknown grid '{name}'; {nearest(name, list(GRIDS))}.")
+        raise ValueError(f"unknown grid '{name}'; {nearest(name, list(GRIDS))}")
     first, last = schedule.level_range
     slack = 1 + 1e-9
     if steps < 1 or not last * slack >= high > low >= first / slack or not low > 0:

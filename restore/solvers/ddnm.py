@@ -21,6 +21,9 @@ level, only the rest is added, fresh; where it is more, the fit is damped. With 
 decomposition this is decided coordinate by coordinate, and coordinates go as in DDRM with
 `eta_b = 1`. Without one `A^+ y` is taken to be as noisy as `y`, the paper's simplified form.
 
+Any other sampler without memory may take DDIM's place: what its step from `x_t` has for noise about
+`D` then is `eps_hat`, kept whole.
+
 Everything is in VE variables `x_t / alpha_t`. For eta > 0 the hidden part is under-dispersed. Cost:
 one forward a step, no derivative of the network.
 """
@@ -34,6 +37,7 @@ import torch
 from torch import Tensor
 
 from operators.svd import has_svd
+from restore.guided import step, suited
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -47,10 +51,11 @@ class DDNM(Solver):
 
     Args:
         steps: levels visited of the DDPM schedule's 1000, evenly in time.
-        eta: share of fresh noise.
+        eta: share of fresh noise; of DDIM.
         travel_length: l, steps that time travel goes back.
         travel_repeat: r, passes over every stretch of l steps; 1 is no travel.
         travel: "paper" goes back by noising the state, "code" by noising the denoised image.
+        sampler: a word of `restore samplers`; "ddim" is the paper's, with `eta`.
     """
 
     name: ClassVar[str] = "ddnm"
@@ -64,6 +69,7 @@ class DDNM(Solver):
     travel_length: int = 1
     travel_repeat: int = 1
     travel: Literal["paper", "code"] = "paper"
+    sampler: str = "ddim"
 
     def __post_init__(self) -> None:
         if not (1 <= self.steps <= 1000 and 0 <= self.eta <= 1):
@@ -77,6 +83,7 @@ class DDNM(Solver):
             )
         if self.travel not in ("paper", "code"):
             raise ValueError(f"unknown travel '{self.travel}' of ddnm; choose paper or code.")
+        suited(self.sampler, self.name, moves=True)
 
     @property
     def length(self) -> int:
@@ -110,13 +117,27 @@ class DDNM(Solver):
                 start, std = (x, added) if self.travel == "paper" else (D, levels[j])
                 x = start + std * problem.noise()
                 continue
-            D = problem.denoise(x, levels[i])
-            x, x_0 = advance(D, (x - D) / levels[i], problem.noise(), levels[j])
+            D, old = self._denoised(problem, x, levels[i], levels[j])
+            x, x_0 = advance(D, old, problem.noise(), levels[j])
             yield x_0
+
+    def _denoised(self, problem: Problem, x: Tensor, s: float, t: float) -> tuple[Tensor, Tensor]:
+        """Return `D` at level `s`, and the noise of std 1 that remains of `x` at level `t`."""
+        if self.sampler == "ddim" or t == 0:
+            D = problem.denoise(x, s)
+            return D, (x - D) / s
+        run = suited(self.sampler, self.name, moves=True)
+        x_t, D = step(run, problem.denoise, x, s, t, problem.noise)
+        return D, (x_t - D) / t
+
+    def _shares(self) -> tuple[float, float]:
+        """Shares of fresh and of old noise."""
+        eta = self.eta if self.sampler == "ddim" else 0.0
+        return eta, (1 - eta**2) ** 0.5
 
     def _by_coordinate(self, problem: Problem) -> Advance:
         """DDNM+ in singular values, equations 17 and 51."""
-        svd, eta, rest = problem.svd(), self.eta, (1 - self.eta**2) ** 0.5
+        svd, (eta, rest) = problem.svd(), self._shares()
         seen = svd.s > 0
         a = torch.where(seen, svd.s, 1)
         y_bar, noise = svd.Ut(problem.y) / a, problem.sigma_y.reshape(-1, *[1] * (a.ndim - 1)) / a
@@ -135,7 +156,7 @@ class DDNM(Solver):
 
     def _whole(self, problem: Problem) -> Advance:
         """DDNM+ in its simplified form: every singular value counts as 1."""
-        noise, eta, rest = problem.sigma_y, self.eta, (1 - self.eta**2) ** 0.5
+        noise, (eta, rest) = problem.sigma_y, self._shares()
 
         def advance(D: Tensor, old: Tensor, new: Tensor, s: float) -> tuple[Tensor, Tensor]:
             lam = torch.where(noise <= s, 1, s / noise.clamp_min(1e-12))

@@ -24,7 +24,8 @@ The last step is not guided, as in the code, so that the result is the denoiser'
 
 Any denoiser drives it, by `x_0 = D`, but only a network trained as a rectified flow has paths
 straightened for it; the notes of the result say when it was not. The flow starts at t = 1 - 1e-5,
-or where the prior's noise levels end.
+or where the prior's noise levels end. The Euler step of a rectified flow is DDIM's; any sampler
+without memory may take its place, moved in the same way.
 
 For an autoencoder's latents the gradient passes through the decoder only and the step is that of a
 fresh Adam, as in the paper: the sign of the gradient times `lr`.
@@ -34,7 +35,6 @@ Cost: one forward a step.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -42,6 +42,7 @@ from torch import Tensor
 
 from priors.schedules import RectifiedFlow
 from restore.gain import squared_norm
+from restore.guided import suited, walk_moving
 from restore.problem import Problem
 from restore.solver import Solver
 from restore.space import Space
@@ -52,7 +53,7 @@ class FlowChef(Solver):
     """FlowChef; see the module's docstring.
 
     Args:
-        steps: N, Euler steps from noise to image.
+        steps: N, Euler steps from noise to image; steps of the sampler, and the end.
         kappa: step on half the squared residual over `|A|^2`, at most 1; the paper's settings
             come to 0.08 for masks, blur and downsampling of colour images of 64x64.
         scale: the paper's own step s_g on the *mean* squared error over all entries of y, in place
@@ -61,6 +62,7 @@ class FlowChef(Solver):
         guided: number of steps that are guided, all but the last by default.
         optimiser: "gradient", "adam", or "auto": adam for latents.
         lr: Adam's learning rate.
+        sampler: a word of `restore samplers`; "ddim" is the paper's Euler step.
     """
 
     name: ClassVar[str] = "flowchef"
@@ -78,6 +80,7 @@ class FlowChef(Solver):
     guided: int | None = None
     optimiser: Literal["auto", "gradient", "adam"] = "auto"
     lr: float = 0.02
+    sampler: str = "ddim"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.inner < 1 or not 0 <= self.kappa <= 1 or self.lr <= 0:
@@ -89,6 +92,7 @@ class FlowChef(Solver):
             raise ValueError(
                 f"unknown optimiser '{self.optimiser}'; choose auto, gradient or adam."
             )
+        suited(self.sampler, self.name, moves=True)
 
     @property
     def length(self) -> int:
@@ -97,7 +101,7 @@ class FlowChef(Solver):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Follow the flow from noise to image, moving its end towards the measurement."""
-        space = Space(problem)
+        space, flow = Space(problem), RectifiedFlow()
         if not isinstance(space.schedule, RectifiedFlow):
             problem.notes["flow"] = "the prior is no rectified flow; its paths bend"
         if self.scale is None:
@@ -105,19 +109,22 @@ class FlowChef(Solver):
         else:
             step = 2 * self.scale / problem.y[0].numel()
         adam = self.optimiser == "adam" or (self.optimiser == "auto" and space.latent is not None)
-        first = min(1 - 1e-5, float(RectifiedFlow().time(space.highest)))
-        grid = torch.linspace(first, 0, self.steps + 1, dtype=torch.float64).tolist()
+        first = min(1 - 1e-5, float(flow.time(space.highest)))
+        times = torch.linspace(first, 0, self.steps + 1, dtype=torch.float64)[:-1].tolist()
         guided = self.steps - 1 if self.guided is None else min(self.guided, self.steps - 1)
+        turns = iter(range(self.steps))
+
+        def denoise(z: Tensor, s: float) -> Tensor:
+            return space.denoise(z, 1.0, s)
+
+        def guide(z: Tensor, s: float) -> tuple[Tensor, Tensor]:
+            # where the straight line from x_t ends, and that end moved towards the measurement
+            D = denoise(z, s)
+            return D, self._moved(space, D, step, adam=adam) if next(turns) < guided else D
+
         x = first * space.noise()
-        for i, (t, t_next) in enumerate(pairwise(grid)):
-            # where the straight line from x_t ends
-            x_hat = space.denoise(x, 1 - t, t)
-            u = (x - x_hat) / t
-            # move the end towards the measurement, u held
-            if i < guided:
-                x_hat = self._moved(space, x_hat, step, adam=adam)
-            # Euler step
-            x = x_hat + t_next * u
+        run = suited(self.sampler, self.name, moves=True)
+        for x_hat in walk_moving(run, guide, denoise, x, times, problem.noise, schedule=flow):
             yield space.decode(x_hat)
 
     def _moved(self, space: Space, x_hat: Tensor, step: Tensor | float, *, adam: bool) -> Tensor:

@@ -16,17 +16,16 @@ measurement is
 and the probability-flow ODE runs on `D_y`. Exact for every Gaussian prior and linear operator; for
 others the one approximation is that `p(x_0 | x_t)` is Gaussian.
 
-Against the paper: a second-order exponential multistep step in log sigma, a warm start and a
-stopping rule for the solve, and a residual-minimising solver in place of GMRES, because a
-network's Jacobian is not symmetric.
+Against the paper: a second-order exponential multistep step in log sigma (or any other sampler), a
+warm start and a stopping rule for the solve, and a residual-minimising solver in place of GMRES,
+because a network's Jacobian is not symmetric.
 
-Cost a level: one forward, one VJP for the warm start, one for each iteration of the solve.
+Cost a call of the sampler, one a level by default: one forward, one VJP for the warm start, one for
+each iteration of the solve.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -34,6 +33,7 @@ from torch import Tensor
 
 from operators.linalg import conjugate_residual
 from priors.schedules import log_levels
+from restore.guided import suited, walk
 from restore.problem import Problem
 from restore.solver import Solver
 
@@ -48,6 +48,7 @@ class MMPS(Solver):
         sigma_min: last level; the sample keeps that much noise.
         tol: relative residual at which a solve stops.
         max_iter: most iterations of a solve.
+        sampler: integrator of the ODE, a word of `restore samplers`; random ones sample the SDE.
     """
 
     name: ClassVar[str] = "mmps"
@@ -62,6 +63,7 @@ class MMPS(Solver):
     sigma_min: float = 0.003
     tol: float = 0.02
     max_iter: int = 10
+    sampler: str = "adams-2"
 
     def __post_init__(self) -> None:
         if self.levels < 2 or not 0 < self.sigma_min < self.sigma_max:
@@ -69,6 +71,7 @@ class MMPS(Solver):
                 f"mmps needs levels >= 2 and 0 < sigma_min < sigma_max, found {self.levels}, "
                 f"{self.sigma_min}, {self.sigma_max}."
             )
+        suited(self.sampler, self.name)
 
     @property
     def length(self) -> int:
@@ -79,18 +82,16 @@ class MMPS(Solver):
         """Integrate the conditional probability-flow ODE."""
         width = 2 * problem.scale
         grid = (log_levels(self.levels, self.sigma_max, self.sigma_min) * width).tolist()
-        x = problem.middle + grid[0] * problem.noise()
         u = torch.zeros_like(problem.y)
-        previous, h_previous = None, 1.0
-        for s, t in pairwise(grid):
-            D_y, u = self.conditional_mean(problem, x, s, u)
-            # exponential Adams-Bashforth step in lambda = -log sigma, exact weights
-            h = math.log(s / t)
-            slope = torch.zeros_like(D_y) if previous is None else (D_y - previous) / h_previous
-            x = math.exp(-h) * x - math.expm1(-h) * D_y + (h + math.expm1(-h)) * slope
-            previous, h_previous = D_y, h
-            yield D_y
-        yield x
+
+        def D_y(x: Tensor, s: float) -> Tensor:
+            nonlocal u
+            mean, u = self.conditional_mean(problem, x, s, u)
+            return mean
+
+        x = problem.middle + grid[0] * problem.noise()
+        run = suited(self.sampler, self.name)
+        yield from walk(run, D_y, x, grid, problem.noise, clean=False)
 
     def conditional_mean(
         self, problem: Problem, x: Tensor, s: float, u: Tensor

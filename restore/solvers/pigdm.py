@@ -13,7 +13,8 @@ The image given `x_t` is taken to be `N(D, r_t^2 I)`, which for a prior `N(m, c 
 takes c = 1 for images in [-1, 1]. Then `D_y = D + s^2 g` is the denoised image given the
 measurement as well, and "bayes" runs DDIM with it: the posterior, where the model holds. The
 released code instead weights the guidance by `r^2`, smaller by `alpha_t^2`, and takes the old noise
-from `D`: "code".
+from `D`: "code". Any sampler runs on `D_y` in DDIM's place; in "code", which moves the image after
+the step, any without memory.
 
 Everything is in VE variables `x_t / alpha_t`. The linear system is solved in closed form where
 there is a singular value decomposition, else by conjugate gradients; without noise it is `A^+`. A
@@ -32,7 +33,10 @@ from torch import Tensor
 
 from operators.linalg import conjugate_gradient
 from operators.svd import has_svd
+from restore.guided import suited, walk, walk_moving
 from restore.problem import Problem
+from restore.samplers.ddim import DDIM
+from restore.samplers.sampler import Sampler
 from restore.solver import Solver
 
 # (D, r^2) -> A^T (r^2 A A^T + sigma_y^2 I)^-1 (y - A D)
@@ -45,9 +49,10 @@ class PiGDM(Solver):
 
     Args:
         steps: levels visited of the DDPM schedule's 1000, evenly in time.
-        eta: 1 is ancestral sampling, 0 deterministic.
+        eta: 1 is ancestral sampling, 0 deterministic; of DDIM.
         variance: c, variance of the prior for images in [-1, 1].
         weighting: "bayes" or "code".
+        sampler: a word of `restore samplers`; "ddim" is the paper's, with `eta`.
         tol: relative residual of the linear system, where it is iterated.
         max_iter: most iterations for it.
     """
@@ -63,6 +68,7 @@ class PiGDM(Solver):
     eta: float = 1.0
     variance: float = 1.0
     weighting: Literal["bayes", "code"] = "bayes"
+    sampler: str = "ddim"
     tol: float = 1e-4
     max_iter: int = 50
 
@@ -76,6 +82,7 @@ class PiGDM(Solver):
             raise ValueError(
                 f"unknown weighting '{self.weighting}' of pigdm; choose bayes or code."
             )
+        self._sampler()
 
     @property
     def length(self) -> int:
@@ -83,21 +90,27 @@ class PiGDM(Solver):
         return self.steps
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
-        """Run DDIM on the denoised image, guided."""
+        """Run the sampler on the denoised image, guided."""
         levels = problem.ddpm_levels(self.steps)
         pull = self._pull(problem)
         c = self.variance * problem.scale**2
-        x = problem.middle + levels[0] * problem.noise()
-        for s, s_next in zip(levels, [*levels[1:], 0.0], strict=True):
+
+        def guide(x: Tensor, s: float) -> tuple[Tensor, Tensor]:
             r2 = c * s**2 / (c + s**2)
             D, vjp = problem.linearise(x, s)
-            D_y = D + (s**2 if self.weighting == "bayes" else r2) * vjp(pull(D, r2))
-            # DDIM to the next level
-            fresh = self.eta * s_next * (1 - (s_next / s) ** 2) ** 0.5
-            kept = (s_next**2 - fresh**2) ** 0.5
-            eps = (x - (D_y if self.weighting == "bayes" else D)) / s
-            x = D_y + kept * eps + fresh * problem.noise()
-            yield D_y
+            return D, D + (s**2 if self.weighting == "bayes" else r2) * vjp(pull(D, r2))
+
+        x = problem.middle + levels[0] * problem.noise()
+        run, fresh = self._sampler(), problem.noise
+        if self.weighting == "bayes":
+            yield from walk(run, lambda x, s: guide(x, s)[1], x, levels, fresh)
+        else:
+            yield from walk_moving(run, guide, problem.denoise, x, levels, fresh)
+
+    def _sampler(self) -> Sampler:
+        if self.sampler == "ddim":
+            return DDIM(eta=self.eta)
+        return suited(self.sampler, self.name, moves=self.weighting == "code")
 
     def _pull(self, problem: Problem) -> Pull:
         """Choose how the linear system is solved."""
