@@ -38,7 +38,8 @@ from .slices import slices
 from .spectral import decolorise, response
 from .spectral import image_shape as before_decolorising
 from .stripes import stripes
-from .validate import image_size, nearest
+from .validate import image_size
+from .words import nearest
 
 Shape = tuple[int, ...]
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import torch
+
+from operators.words import nearest
 
 SHAPES = {2: "(C, H, W)", 3: "(C, D, H, W)"}
 
@@ -108,14 +109,6 @@ def one_of(name: str, value: object, known: Sequence[str]) -> str:
     if isinstance(value, str) and value in known:
         return value
     raise ValueError(f"{name} {value!r} is unknown; {nearest(str(value), known)}")
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """The end of a refusal, punctuated: the nearest valid word, or all when none is near."""
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    return f"choose one of {', '.join(sorted(known))}."
 
 
 def _whole(value: object) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from operators.validate import nearest
+from operators.words import nearest
 from priors.denoiser import Card
 
 _IN_CARD = {"channels", "licence", "training_data", "sha256", "description"}

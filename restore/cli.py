@@ -14,7 +14,10 @@ import typer
 
 from restore import __version__
 from restore.bench.cli import app as bench
+from restore.commands.boundary import boundary
 from restore.commands.drawing import sample, samplers
+from restore.commands.likelihood import likelihood
+from restore.commands.searching import search
 from restore.commands.training import train
 from restore.extensions import Commands, Demos
 
@@ -31,7 +34,7 @@ app = typer.Typer(
 demos = typer.Typer(cls=Demos, rich_markup_mode=None, add_completion=False)
 app.add_typer(demos, name="demo")
 app.add_typer(bench, name="bench")
-for _command in (samplers, sample, train):
+for _command in (samplers, sample, search, likelihood, train, boundary):
     app.command()(_command)
 
 Operator = Annotated[str, typer.Option(metavar="SPEC", help="For example blur:sigma=2.")]

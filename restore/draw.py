@@ -1,5 +1,6 @@
 """Draw images from a prior, with nothing measured: what does it believe in?"""
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +9,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from priors import Denoiser
+from priors import Denoiser, Gaussian
 from priors.schedules import EDM, Schedule
 from restore.problem import stream
 from restore.samplers import grid as grids
-from restore.samplers import named
+from restore.samplers import named, terminal
 from restore.samplers.adaptive import Adaptive
 from restore.samplers.grid import Grid
 from restore.samplers.sampler import Path, Sampler
 
-DEFAULT_SAMPLER, DEFAULT_GRID = "dpm++-2m", "edm"
+DEFAULT_SAMPLER, DEFAULT_GRID, DEFAULT_CALLS = "dpm++-2m", "edm", 30
 HIGH, LOW = 40.0, 0.01  # noise levels of the ends, in widths of the prior's range
 
 
@@ -42,7 +43,7 @@ def draw(
     image_shape: tuple[int, ...],
     *,
     sampler: str | Sampler = DEFAULT_SAMPLER,
-    calls: int = 30,
+    calls: int = DEFAULT_CALLS,
     grid: str | Grid = DEFAULT_GRID,
     schedule: Schedule | None = None,
     seed: int = 0,
@@ -75,7 +76,6 @@ def draw(
         raise ValueError(reason)
     chosen = named(sampler) if isinstance(sampler, str) else sampler
     walk = grid if isinstance(grid, Grid) else _grid(prior, chosen, calls, grid, schedule)
-    low, high = prior.card.value_range
     streams, dtype = [stream(int(seed), i) for i in range(count)], torch.float32
     if prior.card.exact:
         dtype = torch.float64
@@ -84,9 +84,8 @@ def draw(
         draws = [torch.randn(like.shape[1:], generator=g, dtype=torch.float64) for g in streams]
         return torch.stack(draws).to(like)
 
-    first = walk[0]
-    middle = torch.full((count, *image_shape), (low + high) / 2, dtype=dtype)
-    x = first.alpha * (middle + first.level * noise(middle))
+    like = torch.zeros((count, *image_shape), dtype=dtype, device=_device(prior))
+    x = terminal.start(_moments(prior, image_shape), walk[0], noise(like))
     path, started = Path(prior, walk, noise), time.perf_counter()
     with (
         torch.no_grad(),
@@ -104,6 +103,20 @@ def draw(
     if isinstance(chosen, Adaptive):  # it walks image by image
         calls = round((calls - 1) / count) + 1
     return Drawn(x, calls, seconds)
+
+
+def _moments(prior: Denoiser, image_shape: tuple[int, ...]) -> Gaussian:
+    """Mean and covariance of the prior's images; of its range where it does not know them."""
+    try:
+        return terminal.moments(prior, image_shape)
+    except ValueError:
+        low, high = prior.card.value_range
+        return terminal.white(image_shape, (low + high) / 2, (high - low) / 4)
+
+
+def _device(prior: Denoiser) -> torch.device:
+    tensors = itertools.chain(prior.parameters(), prior.buffers())
+    return next((t.device for t in tensors), torch.device("cpu"))
 
 
 def _grid(

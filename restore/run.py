@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 import priors
-from operators.validate import nearest
+from operators.words import nearest
 from restore import trained
 from restore.result import Result
 from restore.solver import Solver, Step

@@ -1,13 +1,15 @@
 """A sheet of images drawn from a prior, as one picture, and how it was made beside it."""
 
 import json
+import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import priors
-from operators.validate import nearest
+from operators.words import nearest
+from priors import Card
 from restore import __version__, draw, images, students
 from restore.draw import Drawn
 from restore.files import atomic, check_free
@@ -17,6 +19,7 @@ from restore.samplers.grid import Grid
 from restore.samplers.sampler import Sampler
 
 _GAP = 2  # pixels of white between images
+_JUMPS = 4  # of a student
 
 
 def draw_sheet(
@@ -27,7 +30,7 @@ def draw_sheet(
     count: int,
     size: int,
     sampler: str | None,
-    calls: int,
+    calls: int | None,
     grid: str,
     seed: int,
     device: str | None,
@@ -43,18 +46,18 @@ def draw_sheet(
     check_free(story_path(out), overwrite=overwrite)
     place = usable_device(device)
     if student is not None:
-        drawn = students.draw(student, count, size, calls=calls, seed=seed, device=place)
+        drawn = _jumps(student, count, size, calls or _JUMPS, seed, place)
         about = {"student": student}
     else:
         model = priors.load(prior).to(place)
-        walker, walk = _walk(sampler, grid)
+        walker, walk = _walk(sampler, grid, model.card)
         shape = (model.card.channels or 1, size, size)
         drawn = draw.draw(
             model,
             count,
             shape,
             sampler=walker,
-            calls=calls,
+            calls=calls or draw.DEFAULT_CALLS,
             grid=walk,
             seed=seed,
             progress=progress,
@@ -84,12 +87,20 @@ def arrange(samples: Tensor) -> Tensor:
     return sheet[None, : samples.shape[1]]
 
 
-def _walk(sampler: str | None, grid: str) -> tuple[str | Sampler, str | Grid]:
+def _jumps(name: str, count: int, size: int, calls: int, seed: int, device: str) -> Drawn:
+    student = students.load(name).to(device)
+    started = time.perf_counter()
+    shape = (student.card.channels or 1, size, size)
+    samples = student.draw(count, shape, calls=calls, seed=seed)
+    return Drawn(samples, calls, time.perf_counter() - started)
+
+
+def _walk(sampler: str | None, grid: str, card: Card) -> tuple[str | Sampler, str | Grid]:
     """Return sampler and grid: names, or what a file of `restore search` says."""
     if not grid.endswith(".json"):
         if grid not in grids.GRIDS:
             raise ValueError(f"unknown grid '{grid}'; {nearest(grid, list(grids.GRIDS))}")
         return sampler or draw.DEFAULT_SAMPLER, grid
-    from restore.samplers import searched
+    from restore.search import stored
 
-    return searched.load(Path(grid), sampler)
+    return stored.load(Path(grid), sampler, card)

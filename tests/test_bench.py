@@ -127,7 +127,7 @@ def test_denoising_command(two, monkeypatch, capsys, form):
     ("words", "told"),
     [
         (["posterior", "--solver", "moment-lader"], "did you mean 'moment-ladder'?"),
-        (["posterior", "--prior", "nothing"], "choose from gaussian 16x16"),
+        (["posterior", "--prior", "nothing"], "choose one of"),
         (["posterior", "-n", "1"], "Invalid value for '-n'"),
         (["denoising", "--prior", "no.safetensors"], "no weights at 'no.safetensors'"),
     ],

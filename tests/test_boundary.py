@@ -19,8 +19,8 @@ from restore.commands import boundary as commands
 from restore.trained import weights
 from restore.trained.boundary import compare, restored, search
 from restore.trained.conditional import Conditional
-from restore.trained.ou_ve import OUVE
 from restore.trained.network import PairNetwork
+from restore.trained.ou_ve import OUVE
 from restore.trained.pair_prior import PairPrior, Trained
 from restore.trained.pairs import Batch
 from restore.trained.ranking import METRICS, Ranking, gradient_distance, rank_seeds
@@ -117,7 +117,7 @@ def agreement(turning, size):
         Q = prior.network.turn(y_0)
         noise = torch.randn(size, 64, 1, generator=draws)
         x_0 = 0.5 + (Q @ (prior.network.v.sqrt()[:, None] * noise)).reshape(size, 1, 8, 8)
-        solver = Conditional(steps=3)
+        solver = Conditional(steps=3, schedule_name="edm")
         means.append(search(solver, prior, Batch(x_0, y_0), metric="mse").ranking.means)
     ranks = torch.stack([m.argsort().argsort().double() for m in means])
     return float(torch.corrcoef(ranks)[0, 1])
@@ -125,8 +125,8 @@ def agreement(turning, size):
 
 def test_sharing_is_exact_where_the_posterior_does_not_turn():
     # scores vary by 2 tr C^2 with the start, and by 4 tr C^2 / R with the truths: 1 / (1 + 2 / R)
-    many, few = agreement(False, 64), agreement(False, 2)
-    assert many > 0.85  # 0.97 expected, and 64 starts
+    many, few = agreement(False, 32), agreement(False, 2)
+    assert many > 0.8  # 0.94 expected, and 64 starts
     assert few < many - 0.1  # 0.5
     # turned, starts share their norm alone: 2 (tr C)^2 / d of 6 tr C^2 / R more, 0.4 at R = 16
     assert agreement(True, 16) < 0.75
@@ -144,7 +144,7 @@ def test_two_modes_labelled_by_the_image_leave_nothing_to_choose():
     prior.network = TwoModes()
     sign = torch.tensor([1.0, -1.0] * 4)[:, None, None, None]
     x_0 = 0.5 + 0.25 * sign.expand(8, 1, 4, 4)
-    solver = Conditional(steps=6)
+    solver = Conditional(steps=6, schedule_name="edm")
 
     def wrong(x, truth):
         return ((x - 0.5).sign() != (truth - 0.5).sign()).double().flatten(1).mean(1)
@@ -357,6 +357,7 @@ def folder(tmp_path):
         noise=(0.01, 0.02),
         patch=32,
         levels=(0.003, 3.0),
+        spread=0.1,
         family="residual",
     )
     card = Card(name="untrained", channels=3, spatial_dims=2)

@@ -112,3 +112,29 @@ def test_weights_for_something_else_are_refused_in_one_sentence():
     same = operators.parse("blur:sigma=1.0", (1, 16, 16), noise=0.1)  # other words, same operator
     result = restore.solve(y, same, gaussian_prior(operator="blur:sigma=1"), ResShift())
     assert result.cost.forwards == 15
+
+
+def test_a_consistent_image_is_the_posterior_of_a_white_error():
+    # one step, no noise: D is the network's mean, fitted to y under N(D, error^2 I)
+    y, physics = measured(side=8, noise=0.1)
+    prior = gaussian_prior(0.5, 0.04)
+    plain, fitted = (
+        restore.solve(y, physics, prior, ResShift(eta=0.0, boundary="zero", consistent=c)).samples
+        for c in (False, True)
+    )
+    schedule = ResShift().schedule
+    s = float(schedule.level(1.0))
+    error = 0.2 * s / math.hypot(0.2, s)  # the last step decides
+    share = 0.1**2 / (0.1**2 + error**2)
+    assert float((fitted - 0.7).abs().max()) < float((plain - 0.7).abs().max())
+    solo = ResShift(eta=0.0, boundary="zero", consistent=True)
+    *_, before, last = [step.x for step in _steps(solo, y, physics, prior)]
+    z = (before - y) / float(schedule.alpha(1.0))
+    D = y + prior.residual(z, y, s)
+    assert float((last - (share * D + (1 - share) * y)).abs().max()) < 1e-9
+
+
+def _steps(solver, y, physics, prior):
+    seen = []
+    restore.solve(y, physics, prior, solver, callback=seen.append)
+    return seen

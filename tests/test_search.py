@@ -17,17 +17,17 @@ from restore.samplers.ddim import DDIM
 from restore.samplers.dpm_solver import DPMSolver
 from restore.samplers.dpm_solver_pp import DPMSolverPP2S, DPMSolverPPM
 from restore.samplers.grid import Grid
-from restore.samplers.objectives import exact, gaussian_flow, paired
-from restore.samplers.search import Places, Trials, search_levels, usual_levels
-from restore.samplers.searched import Searched, load
 from restore.samplers.solver_schedule import (
     Rule,
     SolverSchedule,
     single_rules,
     uniform_rules,
 )
-from restore.samplers.solver_search import Genome, search_solver, usual_rules
-from restore.samplers.tuning import tune
+from restore.search.levels import Places, Trials, search_levels, usual_levels
+from restore.search.objectives import exact, gaussian_flow, paired
+from restore.search.rules import Genome, search_solver, usual_rules
+from restore.search.stored import Searched, load
+from restore.search.tune import tune
 
 HIGH, LOW = math.exp(4.5), math.exp(-2.5)
 PRIOR = mixture()

@@ -235,7 +235,7 @@ def test_files_that_are_no_students_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         students.load(tmp_path / "two.safetensors")
     students.save(path, tiny())
-    with pytest.raises(ValueError, match="does not say how to rebuild its network"):
+    with pytest.raises(ValueError, match="does not say how to rebuild a prior"):
         priors.load(path)
 
 
@@ -533,11 +533,11 @@ SHIPPED = "natural-gray-student"
 
 @pytest.fixture(scope="module")
 def race():
-    """Paired rms distances of 16 images, and the images: what the teacher makes in 40 calls."""
+    """Paired rms distances of 16 images, and the images: what the teacher makes in 24 calls."""
     student = students.load(SHIPPED)
     teacher = priors.load("natural-gray")
-    z = bench._noise(16, (1, 32, 32), 7)
-    truth = bench.teach(student, teacher, z, Adams(k=2), 40, HIGH)
+    z = bench.noise(16, (1, 32, 32), 7)
+    truth = bench.teach(student, teacher, z, Adams(k=2), 24, HIGH)
     images = {f"student {n}": student.draw(16, (1, 32, 32), calls=n, seed=7) for n in (1, 2, 4)}
     images |= {
         f"{sampler.name} {n}": bench.teach(student, teacher, z, sampler, n, HIGH)
@@ -548,14 +548,17 @@ def race():
 
 
 def beats(one, other):
-    """Every one of 16 images, which chance alone would do once in 65536 times."""
-    return bool((one < other).all())
+    """At least 14 of 16 images, which chance alone would do once in 478 times."""
+    return int((one < other).sum()) >= 14
 
 
 def test_the_shipped_student_is_nearer_its_teacher_than_the_teacher_in_as_few_calls(race):
+    two_m = bench.SAMPLERS[1].name
     assert beats(race["student 1"], race["ddim 2"])
     assert beats(race["student 2"], race["ddim 4"])
+    assert beats(race["student 2"], race[f"{two_m} 2"])
     assert beats(race["student 4"], race["ddim 4"])
+    assert float((race["student 4"] / race[f"{two_m} 4"]).log().mean()) < 0
 
 
 def test_the_shipped_file_is_what_its_card_says():

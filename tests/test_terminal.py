@@ -15,7 +15,6 @@ from priors.predictions import to_x0
 from priors.schedules import DDPM, Discrete
 from restore.samplers.ddim import DDIM
 from restore.samplers.grid import Grid, Point
-from restore.samplers.objectives import gaussian_flow
 from restore.samplers.terminal import (
     moments,
     one_more_step,
@@ -23,6 +22,7 @@ from restore.samplers.terminal import (
     start,
     white,
 )
+from restore.search.objectives import gaussian_flow
 
 F64 = torch.float64
 SHAPE = (1, 2, 3)

@@ -28,6 +28,7 @@ def gaussian_prior(mean=0.5, variance=0.01, around="degraded", operator="denoise
         noise=(noise, noise),
         patch=16,
         levels=(1e-4, 1e4),
+        spread=variance**0.5,
         family="resshift",
         around=around,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from operators.validate import nearest
+from operators.words import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from restore.bench.photos import Row as PhotoRow
     from restore.bench.posterior import Row as PosteriorRow
     from restore.bench.samplers import Row as SamplerRow
+    from restore.bench.trained import Row as TrainedRow
 
 app = typer.Typer(
     help="Measure operators, priors and solvers.", rich_markup_mode=None, add_completion=False
@@ -210,6 +211,46 @@ def samplers_table(rows: "Sequence[SamplerRow]") -> "Table":
 
 def _rms(row: "SamplerRow | None") -> float:
     return math.inf if row is None else row.rms
+
+
+@app.command()
+def trained(
+    task: Annotated[
+        list[str] | None, typer.Option(help="x4, deblur; repeat for several; by default both.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=64, help="Side of the crops, pixels.")] = 256,
+    samples: Annotated[int, typer.Option(min=2, help="Samples a photograph.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Restorers trained on pairs, on held-out photographs."""
+    from restore.bench import trained as bench
+    from restore.cli import _print_json, _show
+
+    names = _known("task", task, bench.NOISE)
+    rows = list(bench.run(names, size=size, samples=samples))
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        _show(trained_table(rows, samples))
+
+
+def trained_table(rows: "Sequence[TrainedRow]", samples: int) -> "Table":
+    """Show every restorer beside the images that it must beat."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        title=f"photographs: mean of {samples} samples, and a single sample", box=SIMPLE_HEAD
+    )
+    for head in ("task", "method"):
+        table.add_column(head)
+    for head in ("calls", "PSNR", "sample PSNR", "features", "texture", "std ratio"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [_number(v, 2) for v in (row.psnr, row.sample_psnr)]
+        cells += [_number(row.features, 3), _number(row.texture, 2), _number(row.std_ratio, 2)]
+        table.add_row(row.task, row.method, str(row.calls), *cells)
+    return table
 
 
 def photos_table(rows: "Sequence[PhotoRow]") -> "Table":

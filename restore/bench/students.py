@@ -105,12 +105,12 @@ def run(
     assert isinstance(teacher, Handover)
     shape = (student.network.channels, size, size)
     photos = crops(count, shape) if held_out is None else held_out
-    z = _noise(count, shape, seed)
+    z = noise(count, shape, seed)
 
     def reference(z: Tensor) -> Tensor:
         return teach(student, teacher, z, REFERENCE, REFERENCE_CALLS, student.high)
 
-    truth, others = reference(z), reference(_noise(count, shape, seed + 1))
+    truth, others = reference(z), reference(noise(count, shape, seed + 1))
 
     def row(method: str, start: str, calls: int, x: Tensor, *, paired: bool = True) -> Row:
         near = float(((x - truth).square().mean() / truth.var()).sqrt()) if paired else math.nan
@@ -128,7 +128,7 @@ def run(
                     continue  # one call is one denoising, whatever the sampler
                 yield row(sampler.name, start, n, teach(student, teacher, z, sampler, n, high))
     yield row(REFERENCE.name, "closed", REFERENCE_CALLS, truth)
-    again = reference(_noise(count, shape, seed + 2))
+    again = reference(noise(count, shape, seed + 2))
     yield row(f"{REFERENCE.name}, other noise", "closed", REFERENCE_CALLS, again, paired=False)
 
 
@@ -198,8 +198,8 @@ def _radial_power(x: Tensor) -> Tensor:
     return torch.stack([power[ring == r].mean() for r in range(1, min(x.shape[2:]) // 2 + 1)])
 
 
-def _noise(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Draw the noise from which `Student.draw` starts at this seed."""
+def noise(count: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return the standard normal noise from which `Student.draw` starts at this seed."""
     streams = (stream(seed, i) for i in range(count))
     return torch.stack(
         [torch.randn(shape, generator=g, dtype=torch.float64) for g in streams]

@@ -36,7 +36,10 @@ def sample(
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of images.")] = 8,
     size: Annotated[int, typer.Option(min=8, help="Side of the images, pixels.")] = 64,
     sampler: Annotated[str | None, typer.Option(help="See `restore samplers`.")] = None,
-    calls: Annotated[int, typer.Option(min=1, help="Network calls an image, at most.")] = 30,
+    calls: Annotated[
+        int | None,
+        typer.Option(min=1, help="Network calls an image, at most: 30, of a student 4."),
+    ] = None,
     grid: Annotated[
         str,
         typer.Option(help="edm, lambda, time, quadratic, level; or a file of `restore search`."),

@@ -46,7 +46,7 @@ def search(
     from restore.cli import _print_json, _say
     from restore.files import check_free
     from restore.filework import usable_device
-    from restore.samplers.tuning import tune
+    from restore.search.tune import tune
 
     check_free(out, overwrite=overwrite)
     model = priors.load(prior).to(usable_device(device))

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from operators.validate import nearest
+from operators.words import nearest
 
 if TYPE_CHECKING:
     from restore.samplers.sampler import Sampler

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from operators.validate import nearest
+from operators.words import nearest
 from priors.schedules import Schedule, edm_levels, log_levels
 
 

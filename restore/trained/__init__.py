@@ -5,7 +5,7 @@ network that ships, for example `resshift-x4`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,4 +77,6 @@ def load(name: str | Path) -> tuple["Restorer", "PairPrior"]:
             f"'{prior.card.name}' is a {about.family} and no diffusion; use it as a predictor."
         )
     constants: dict[str, Any] = dict(about.constants) if family == about.family else {}
+    if str(name) in available():
+        constants |= cast(Any, prior.card.extra).get("constants", {}).get(family, {})
     return families()[family](**constants), prior

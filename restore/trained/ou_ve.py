@@ -41,7 +41,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.validate import nearest, one_of, whole
+from operators.validate import one_of, whole
+from operators.words import nearest
 from priors.denoiser import per_image
 from priors.schedules import Schedule
 from priors.training import Loss, Network

@@ -31,6 +31,7 @@ class Trained:
         noise: lowest and highest std of the Gaussian noise of its measurements.
         patch: side of the training patches, pixels.
         levels: lowest and highest noise level trained, in units of the images.
+        spread: std of what the diffusion runs on, `x_0 - y_0`, over the training pairs.
         family: the paper whose training target it was, a word of `restore.trained.families()`.
         around: "degraded" for a diffusion of `x - y_0`, "middle" for a conditional one of `x`.
         sees: images that the network looks at besides the noisy one: 1, the one it runs around;
@@ -43,6 +44,7 @@ class Trained:
     noise: tuple[float, float]
     patch: int
     levels: tuple[float, float]
+    spread: float
     family: str
     around: str = "degraded"
     sees: int = 1

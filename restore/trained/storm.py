@@ -20,9 +20,10 @@ any image. For a deterministic sampler this is `inner` from a start that does no
 If the predictor is the identity, this is `inner` itself; if it is perfect, noise is removed from
 the clean image and nothing else.
 
-A prediction overfits before a diffusion does, which in training then meets smaller residuals than
-in use. Two things are done about it: crops are degraded afresh, so that no pair comes twice, and in
-training the prediction is mixed with the degraded image by a random share up to `_WEAKENED`.
+A prediction is better on images it was trained on than on others, and the diffusion then meets
+smaller residuals in training than in use. Two things are done about it: crops are degraded afresh,
+so that no pair comes twice, and in training the prediction is mixed with the degraded image by a
+random share up to `_WEAKENED`. Neither replaces predictions on images held out.
 
 Cost: that of `inner`, and one forward. PSNR is that of the prediction at best, as of any sample.
 """

@@ -119,6 +119,7 @@ class Training:
             noise=plan.noise,
             patch=plan.patch,
             levels=(LEVELS[0] * spread, LEVELS[1] * spread),
+            spread=spread,
             family=plan.family,
             around=self.kind.runs_around,
             steps=plan.recipe.steps,

@@ -21,9 +21,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import differential_evolution
 
-from restore.samplers.objectives import Objective
 from restore.samplers.sampler import Sampler
-from restore.samplers.search import (
+from restore.samplers.solver_schedule import (
+    HIGHEST,
+    PREDICTIONS,
+    WEIGHTS,
+    Rule,
+    SolverSchedule,
+    single_rules,
+    uniform_rules,
+)
+from restore.search.levels import (
     JITTER,
     Candidate,
     Places,
@@ -34,16 +42,8 @@ from restore.samplers.search import (
     finish,
     usual_levels,
 )
-from restore.samplers.searched import Searched
-from restore.samplers.solver_schedule import (
-    HIGHEST,
-    PREDICTIONS,
-    WEIGHTS,
-    Rule,
-    SolverSchedule,
-    single_rules,
-    uniform_rules,
-)
+from restore.search.objectives import Objective
+from restore.search.stored import Searched
 
 GRIDS_TRIED = 4  # best usual grids that all usual rules are tried on
 EVOLUTION = 0.6  # share of the evaluations before the simplex

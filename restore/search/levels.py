@@ -9,7 +9,8 @@ a Nelder-Mead simplex finishes.
 The usual grids are scored first: on the starts of the objective the result is never worse than the
 best of them. Whether it is better on others is what held-out starts tell.
 
-Cost: `population * generations` runs of the sampler on all starts, or fewer.
+Cost: `population * generations` runs of the sampler on all starts, or fewer. A run can end in a
+local minimum, which a wasted step betrays (two levels nearly alike); another seed then helps.
 """
 
 import math
@@ -23,9 +24,9 @@ from scipy.optimize import differential_evolution, minimize
 from operators.validate import whole
 from priors.schedules import VP, RectifiedFlow, Schedule
 from restore.samplers import grid as grids
-from restore.samplers.objectives import Objective
 from restore.samplers.sampler import Sampler
-from restore.samplers.searched import Searched
+from restore.search.objectives import Objective
+from restore.search.stored import Searched
 
 Vector = NDArray[np.float64]
 Candidate = tuple[Sampler, tuple[float, ...]]

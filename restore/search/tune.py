@@ -10,11 +10,11 @@ from priors import Denoiser, Gaussian
 from restore import __version__
 from restore.draw import HIGH, LOW
 from restore.samplers import named
-from restore.samplers.objectives import Objective, draw_starts, exact, paired
-from restore.samplers.search import search_levels
-from restore.samplers.searched import Searched
-from restore.samplers.solver_search import search_solver
 from restore.samplers.terminal import moments, white
+from restore.search.levels import search_levels
+from restore.search.objectives import Objective, draw_starts, exact, paired
+from restore.search.rules import search_solver
+from restore.search.stored import Searched
 
 WHAT = ("grid", "solver")
 

@@ -1,0 +1,1 @@
+"""Search: which noise levels, and which rule at each step, suit a prior and a few network calls."""
