@@ -34,8 +34,6 @@ app = typer.Typer(
 demos = typer.Typer(cls=Demos, rich_markup_mode=None, add_completion=False)
 app.add_typer(demos, name="demo")
 app.add_typer(bench, name="bench")
-for _command in (samplers, sample, search, likelihood, train, boundary):
-    app.command()(_command)
 
 Operator = Annotated[str, typer.Option(metavar="SPEC", help="For example blur:sigma=2.")]
 Noise = Annotated[
@@ -153,6 +151,9 @@ def image(
         str | None, typer.Option(metavar="CxHxW", help="Size of the clean image, if not told.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples computed together.")] = None,
+    boundary: Annotated[
+        Path | None, typer.Option(help="Start of a trained restorer: see `restore boundary`.")
+    ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Find the fastest way to call the prior.")
     ] = False,
@@ -188,6 +189,7 @@ def image(
         calibration=calibration,
         image_shape=size,
         batch_size=batch_size,
+        boundary=boundary,
         fast=fast,
         device=device,
         overwrite=overwrite,
@@ -422,6 +424,10 @@ def list_operators(as_json: AsJson = False) -> None:
         for name, (line, options) in operators.available().items()
     ]
     _list(rows, as_json)
+
+
+for _command in (samplers, sample, search, likelihood, train, boundary):
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 import operators
 import priors
 import restore
+from priors import Denoiser
 from priors.faster import Choice, fastest
 from restore import images, trained
 from restore.calibration import Calibration, refuse_few_images
@@ -30,8 +31,11 @@ from restore.measurements import (
     write_story,
 )
 from restore.result import Result, samples_for
-from restore.run import _solver as solver_named
+from restore.run import solver_named
+from restore.solver import Solver
 from restore.solvers import DEFAULT
+from restore.trained.pair_prior import PairPrior
+from restore.trained.restorer import Restorer
 
 LEVEL = 0.8  # of intervals without a calibration: nine samples tell no more apart
 PRIOR_FOR_CHANNELS = {1: "natural-gray", 3: "natural"}
@@ -53,6 +57,7 @@ def restore_file(
     image_shape: tuple[int, ...] | None = None,
     batch_size: int | None = None,
     fast: bool = False,
+    boundary: Path | None = None,
     device: str | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -76,6 +81,7 @@ def restore_file(
             it they are the samples' own 80 % interval.
         image_shape: `(C, H, W)` of the clean image when neither file nor operator tells it.
         batch_size: samples computed together; by default as many as a megapixel holds.
+        boundary: noise of `restore boundary` from which a trained restorer starts.
         fast: measure first, for some seconds, in which way the prior is called fastest on this
             size with a loss of at most 0.05 dB, and call it so. Ways differ in the last digits, so
             that the same seed no longer gives the same bits on every machine.
@@ -94,16 +100,18 @@ def restore_file(
     fitted = _bounds(interval, calibration, samples)
     if std is not None and samples < 2:
         raise ValueError("a std needs at least 2 samples, found 1; raise --samples.")
-    measured = read_measurement(source)
+    method, brought = solver_named(DEFAULT if solver is None else solver)
+    if boundary is not None:
+        method = _started(method, boundary)
+    measured = _told_by(brought, read_measurement(source))
     images.check_transparency(out, measured.image)
-    measured = _told_by(solver, measured)
     spec, sigma = _known("operator", operator, measured), _known("noise", noise, measured)
     clean = image_shape or _clean_shape(spec, measured)
     _refuse_noise(sigma, measured, source)
     physics = operators.parse(spec, clean, noise=sigma)
     _refuse_measurement(physics, clean, measured, source)
-    where, method = usable_device(device), DEFAULT if solver is None else solver
-    network = _prior_for(clean) if prior is None else prior
+    where = usable_device(device)
+    network = brought or prior or _prior_for(clean)
     choice = _fastest(network, clean, method, samples, where) if fast else None
     result = restore.solve(
         measured.y.to(where),
@@ -326,11 +334,11 @@ def _known(name: str, given: Any, measured: Measurement) -> Any:
     return value
 
 
-def _told_by(solver: str | None, measured: Measurement) -> Measurement:
-    """A restorer trained for one operator tells it, where neither user nor file does."""
-    if solver is None or not (solver in trained.available() or solver.endswith(".safetensors")):
+def _told_by(network: PairPrior | None, measured: Measurement) -> Measurement:
+    """A network trained for one operator tells it, where neither user nor file does."""
+    if network is None:
         return measured
-    about = trained.load(solver)[1].trained
+    about = network.trained
     return replace(
         measured,
         operator=measured.operator or about.operator,
@@ -352,11 +360,12 @@ def _prior_for(clean: tuple[int, ...]) -> str:
     return PRIOR_FOR_CHANNELS[clean[0]]
 
 
-def _fastest(prior: str, clean: tuple[int, ...], solver: str, samples: int, device: str) -> Choice:
+def _fastest(
+    prior: str | Denoiser, clean: tuple[int, ...], method: Solver, samples: int, device: str
+) -> Choice:
     """The prior in its fastest form for what the solver asks of it."""
-    method, _ = solver_named(solver)
-    if method.paired:
-        raise ValueError(f"solver '{solver}' brings its own network; leave --fast out.")
+    if method.paired or not isinstance(prior, str):
+        raise ValueError(f"solver '{method.name}' brings its own network; leave --fast out.")
     return fastest(
         priors.load(prior),
         clean,
@@ -364,6 +373,17 @@ def _fastest(prior: str, clean: tuple[int, ...], solver: str, samples: int, devi
         derivatives="VJP" in method.cost,
         device=device,
     )
+
+
+def _started(method: Solver, boundary: Path) -> Solver:
+    """A restorer that starts from the noise of a file of `restore boundary`."""
+    if not isinstance(method, Restorer):
+        raise ValueError(
+            f"--boundary is for restorers trained on pairs and '{method.name}' is none; choose "
+            f"one of {', '.join(trained.available())}."
+        )
+    still = {"eta": 0.0} if hasattr(method, "eta") else {}  # the start decides only then
+    return replace(method, boundary=str(boundary), **still)
 
 
 def _batch_size(clean: tuple[int, ...]) -> int:

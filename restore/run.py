@@ -57,7 +57,7 @@ def solve(
         ValueError, TypeError: one sentence on what does not fit and what to do.
     """
     _refuse_types(y, operator)
-    chosen, network = _solver(solver)
+    chosen, network = solver_named(solver)
     known = network or (_network(prior, chosen) if chosen.paired else _prior(prior))
     return chosen(
         y,
@@ -85,7 +85,7 @@ def _refuse_types(y: object, operator: object) -> None:
         )
 
 
-def _solver(solver: str | Path | Solver) -> tuple[Solver, PairPrior | None]:
+def solver_named(solver: str | Path | Solver) -> tuple[Solver, PairPrior | None]:
     """Return the solver, and the network that it brings when it was trained on pairs."""
     if isinstance(solver, Solver):
         return solver, None

@@ -2,16 +2,17 @@
 
     paired      rms distance to what the teacher itself makes of the same noise in 128 calls, in
                 units of the spread of those images (their pixel std): 1 is no relation
-    images      sliced 1-Wasserstein distance to the teacher's images of other noise
+    images      sliced 1-Wasserstein distance to the law of those images
     detail      the same of 8x8 patches without their means
     spectrum    rms difference of the log radial power spectra, in dB
     photos      the three distances to crops of held-out photographs instead
 
-All methods start from the same noise. `start` tells where the sampler takes over: "high" is level
-40, as samplers are run; "closed" is the level below which the teacher stops being a Gaussian, after
-the Gaussian's own exact flow, as the student starts. The teacher's best few-step sampler from there
-is the student's real rival. The teacher's own images of other noise stand in the table as what
-chance alone gives; against photographs the teacher's 128 calls show what no student can better.
+All methods start from the same noise, so that a law that is right shows distance 0 and not what
+chance gives; the teacher's images of other noise stand in the table to tell how much chance gives.
+`start` tells where the sampler takes over: "high" is level 40, as samplers are run; "closed" is the
+level below which the teacher stops being a Gaussian, after the Gaussian's own exact flow, as the
+student starts. The teacher's best few-step sampler from there is the student's real rival. Against
+photographs the teacher's 128 calls show what no student need better.
 """
 
 import math
@@ -57,7 +58,7 @@ class Row:
         calls: network calls an image.
         n: images.
         paired: NaN where the method shares no noise with the reference.
-        images, detail, spectrum: distances to the teacher's images.
+        images, detail, spectrum: distances to the teacher's images of the same noise.
         photos: the same three distances to held-out photographs.
     """
 
@@ -110,11 +111,11 @@ def run(
     def reference(z: Tensor) -> Tensor:
         return teach(student, teacher, z, REFERENCE, REFERENCE_CALLS, student.high)
 
-    truth, others = reference(z), reference(noise(count, shape, seed + 1))
+    truth = reference(z)
 
     def row(method: str, start: str, calls: int, x: Tensor, *, paired: bool = True) -> Row:
         near = float(((x - truth).square().mean() / truth.var()).sqrt()) if paired else math.nan
-        return Row(method, start, calls, len(x), near, *distances(x, others), distances(x, photos))
+        return Row(method, start, calls, len(x), near, *distances(x, truth), distances(x, photos))
 
     for n in STUDENT_CALLS:
         x = student.draw(count, shape, calls=n, seed=seed)
@@ -128,8 +129,8 @@ def run(
                     continue  # one call is one denoising, whatever the sampler
                 yield row(sampler.name, start, n, teach(student, teacher, z, sampler, n, high))
     yield row(REFERENCE.name, "closed", REFERENCE_CALLS, truth)
-    again = reference(noise(count, shape, seed + 2))
-    yield row(f"{REFERENCE.name}, other noise", "closed", REFERENCE_CALLS, again, paired=False)
+    other = reference(noise(count, shape, seed + 1))
+    yield row(f"{REFERENCE.name}, other noise", "closed", REFERENCE_CALLS, other, paired=False)
 
 
 def teach(

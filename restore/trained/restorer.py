@@ -6,7 +6,7 @@ degraded image `y_0`, refusing an operator the network was not trained for, and 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -41,6 +41,7 @@ class Restorer(Solver):
         consistent: fit every denoised image to the measurement too, by a step that no paper here
             takes: its error is held to be white, of the variance that a residual of one std leaves
             at that noise level, and weighed against the measurement's noise. Linear operators only.
+            Means gain; every sample then fits part of the noise, so that its misfit is below 1.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -129,15 +130,17 @@ class Restorer(Solver):
     ) -> Tensor:
         """Restore degraded images themselves, without an operator: `(samples, B, C, *spatial)`.
 
-        `noise` `(C, *spatial)` starts all of them, in place of that of the seed.
+        `noise` `(C, *spatial)` starts all of them, in place of that of the seed. There is nothing
+        to be consistent with.
         """
+        solver = replace(self, consistent=False)
         drawn = []
         for i in range(samples):
             problem = unmeasured(prior, y_0, stream(seed, i))
             if noise is None:
-                *_, last = self.iterate(problem)
+                *_, last = solver.iterate(problem)
             else:
-                *_, last = self.walk(problem, noise.to(y_0).expand(problem.shape))
+                *_, last = solver.walk(problem, noise.to(y_0).expand(problem.shape))
             drawn.append(last)
         return torch.stack(drawn)
 
