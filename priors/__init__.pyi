@@ -14,6 +14,7 @@ from .diagnostics import tweedie_gap as tweedie_gap
 from .exact import Dirac as Dirac
 from .exact import Gaussian as Gaussian
 from .exact import GaussianMixture as GaussianMixture
+from .faster import fastest as fastest
 from .latent import Latent as Latent
 from .predictions import from_x0 as from_x0
 from .predictions import to_x0 as to_x0
@@ -34,6 +35,7 @@ __all__ = [
     "ProductMixture",
     "Tiled",
     "available",
+    "fastest",
     "diagnose",
     "from_deepinv",
     "from_diffusers",

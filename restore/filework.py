@@ -111,7 +111,7 @@ def restore_file(
     physics = operators.parse(spec, clean, noise=sigma)
     _refuse_measurement(physics, clean, measured, source)
     where = usable_device(device)
-    network = brought or prior or _prior_for(clean)
+    network = brought or (_prior_for(clean) if prior is None else prior)
     choice = _fastest(network, clean, method, samples, where) if fast else None
     result = restore.solve(
         measured.y.to(where),

@@ -182,11 +182,11 @@ REFUSED = {
 
 
 def test_transparency_that_jpeg_cannot_hold_is_refused_before_the_work(here, monkeypatch, capsys):
-    import restore.run
+    import restore
 
     clean = images.read("clean.png").data
     images.write("clear.png", clean, images.Image(data=clean, alpha=clean[:, :1]))
-    monkeypatch.setattr(restore.run, "_solver", lambda _: pytest.fail("solved before the check"))
+    monkeypatch.setattr(restore, "solve", lambda *_, **__: pytest.fail("solved before the check"))
     assert cli.main(["image", "clear.png", "-o", "new.jpg", *GOOD[4:]]) == 2
     assert "transparency" in capsys.readouterr().err
 

@@ -24,7 +24,8 @@ class Entry:
 
     Attributes:
         wrap: the wrapper.
-        speed: time of a plain call over this, the prior "natural" at 512 x 512 on two cores.
+        speed: time of a plain call over this, about; the prior "natural" at 512 x 512 on an idle
+            processor with 16-bit arithmetic ("channels-last": of a network that is not yet).
         error: what it changes.
         derivatives: whether solvers may take vector-Jacobian products through it.
         description: one sentence.
@@ -47,13 +48,13 @@ def available() -> dict[str, Entry]:
             bfloat16, "2.0", "below 0.02 dB", True, "all but the first and last layer in 16 bits"
         ),
         "compiled": Entry(
-            compiled, "1.2", "rounding", True, "torch.compile for one size; derivatives uncompiled"
+            compiled, "1.1", "rounding", True, "torch.compile for one size; derivatives uncompiled"
         ),
         "deep-cache": Entry(
-            deep_cache, "1.3", "depends on the steps", False, "keeps deep features every other call"
+            deep_cache, "1.5", "0.2 dB a call", False, "keeps deep features every other call"
         ),
-        "int8": Entry(int8, "1.3", "0.02 dB to 1 dB", False, "8-bit convolutions of oneDNN"),
-        "threads": Entry(threads, "0.5 to 4", "rounding", True, "fewer threads on a busy machine"),
+        "int8": Entry(int8, "1.4", "0.03 to 1 dB", False, "8-bit convolutions of oneDNN"),
+        "threads": Entry(threads, "0.6", "rounding", True, "fewer threads, for a busy machine"),
     }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from restore.bench.denoising import Row as DenoisingRow
+    from restore.bench.faster import Row as FasterRow
     from restore.bench.photos import Row as PhotoRow
     from restore.bench.posterior import Row as PosteriorRow
     from restore.bench.samplers import Row as SamplerRow
@@ -41,15 +42,15 @@ def denoising(
     """Priors against BM3D and others, on photographs."""
     import priors
     from restore.bench import denoising as bench
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
 
     model = priors.load(prior)
     images = bench.photographs(model.card.channels or 1)
     rows = list(bench.run(model, images))
     if as_json:
-        _print_json([row.as_dict() for row in rows])
+        print_json([row.as_dict() for row in rows])
     else:
-        _show(denoising_table(rows))
+        show(denoising_table(rows))
 
 
 @app.command()
@@ -78,7 +79,7 @@ def posterior(
     """Solvers against exact posteriors."""
     from restore.bench import posterior as bench
     from restore.bench.peers import available as installed
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
     from restore.files import check_free
     from restore.solvers import available
 
@@ -97,10 +98,10 @@ def posterior(
         )
     )
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
-        _show(posterior_table(rows))
-        _show(summary_table(bench.summary(rows)))
+        show(posterior_table(rows))
+        show(summary_table(bench.summary(rows)))
     if picture is not None:
         from restore.bench.figure import error_against_cost, save
 
@@ -118,13 +119,13 @@ def operators(
     """Operators beside deepinv's: adjoint, speed, memory."""
     from restore.bench import operators as bench
     from restore.bench import operators_tables as tables
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
 
     results = bench.run(quick=quick, threads=threads)
     if as_json:
-        _print_json(results.as_dict())
+        print_json(results.as_dict())
     else:
-        _show(tables.show(results))
+        show(tables.show(results))
     if not results.ok:
         raise typer.Exit(1)
 
@@ -147,7 +148,7 @@ def photos(
     import priors
     from restore.bench import photos as bench
     from restore.bench.denoising import photographs
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
     from restore.solvers import available
 
     names = _known("solver", solver, available())
@@ -158,9 +159,9 @@ def photos(
     crops = dict(list(photographs(model.card.channels or 1, size=size).items())[:images])
     rows = list(bench.run(solvers, model, crops, samples=samples))
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
-        _show(photos_table(rows))
+        show(photos_table(rows))
 
 
 @app.command()
@@ -175,14 +176,14 @@ def samplers(
 ) -> None:
     """Samplers at equal cost on a diffusion whose trajectories are known."""
     from restore.bench import samplers as bench
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
 
     names = _known("sampler", sampler, bench.deterministic())
     rows = list(bench.run(names, calls or (5, 10, 20)))
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
-        _show(samplers_table(rows))
+        show(samplers_table(rows))
 
 
 def samplers_table(rows: "Sequence[SamplerRow]") -> "Table":
@@ -214,6 +215,69 @@ def _rms(row: "SamplerRow | None") -> float:
 
 
 @app.command()
+def students(
+    student: Annotated[str, typer.Option(help="Name, or safetensors file.")] = (
+        "natural-gray-student"
+    ),
+    count: Annotated[int, typer.Option(min=8, help="Images of every method.")] = 128,
+    size: Annotated[int, typer.Option(min=16, help="Side of the images, pixels.")] = 32,
+    as_json: AsJson = False,
+) -> None:
+    """A few-step student beside its teacher, from the same noise."""
+    from restore import students as room
+    from restore.bench import students as bench
+    from restore.console import print_json, show
+
+    rows = list(bench.run(room.load(student), count=count, size=size))
+    if as_json:
+        print_json([row.as_dict() for row in rows])
+    else:
+        show(bench.table(rows))
+
+
+@app.command()
+def faster(
+    prior: Annotated[str, typer.Option(help="Name or safetensors file.")] = "natural",
+    size: Annotated[int, typer.Option(min=64, help="Side of the image, pixels.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Calls of each.")] = 10,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cheaper calls of a prior: what they gain and what they cost."""
+    import torch
+
+    import priors
+    from restore.bench import faster as bench
+    from restore.console import print_json, show
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = priors.load(prior)
+    clean = bench.photograph(model.card.channels or 1, size)
+    rows = list(bench.run(model, clean, rounds=rounds))
+    if as_json:
+        print_json([row.as_dict() for row in rows])
+    else:
+        show(faster_table(rows, f"{prior}, {size}x{size}; {bench.circumstances()}"))
+
+
+def faster_table(rows: "Sequence[FasterRow]", title: str) -> "Table":
+    """Show how much faster every way of calling is, and the PSNR that it loses."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("call")
+    for head in ("s", "faster", "processor", "with a VJP", "dB lost at worst", "first s"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [_number(v, 2) for v in (row.ratio, row.processor, row.derivative)]
+        lost = _number(max(row.losses), 3)
+        table.add_row(row.name, _number(row.seconds, 3), *cells, lost, _number(row.first, 1))
+    return table
+
+
+@app.command()
 def trained(
     task: Annotated[
         list[str] | None, typer.Option(help="x4, deblur; repeat for several; by default both.")
@@ -224,14 +288,14 @@ def trained(
 ) -> None:
     """Restorers trained on pairs, on held-out photographs."""
     from restore.bench import trained as bench
-    from restore.cli import _print_json, _show
+    from restore.console import print_json, show
 
     names = _known("task", task, bench.NOISE)
     rows = list(bench.run(names, size=size, samples=samples))
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
-        _show(trained_table(rows, samples))
+        show(trained_table(rows, samples))
 
 
 def trained_table(rows: "Sequence[TrainedRow]", samples: int) -> "Table":

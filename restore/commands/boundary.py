@@ -44,7 +44,7 @@ def boundary(
     crops is kept, and judged on crops of other pictures beside random starts, zero, scaled noise, a
     mean of samples and a regression. Use it from Python with `ResShift(eta=0, boundary="OUT")`.
     """
-    from restore.cli import _print_json, _say, _show
+    from restore.console import print_json, say, show
     from restore.trained.boundarywork import search_files
 
     report = search_files(
@@ -63,7 +63,7 @@ def boundary(
         progress=False if quiet else None,
     )
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     if not quiet:
-        _show(report.table(), to_stderr=as_json)
-        _say(f"Seed {report.ranking.best} of {candidates}. Wrote {out}.", to_stderr=as_json)
+        show(report.table(), to_stderr=as_json)
+        say(f"Seed {report.ranking.best} of {candidates}. Wrote {out}.", to_stderr=as_json)

@@ -10,7 +10,7 @@ def samplers(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """List the samplers: order, calls a step, paper."""
-    from restore.cli import _list
+    from restore.console import show_rows
     from restore.samplers import available
 
     rows = [
@@ -24,7 +24,7 @@ def samplers(
         }
         for name, sampler in available().items()
     ]
-    _list(rows, as_json)
+    show_rows(rows, as_json)
 
 
 def sample(
@@ -54,7 +54,7 @@ def sample(
     What comes out is what the prior believes images are like: the honest test of a generative
     prior, and of a sampler at few calls. OUT shows the images side by side, clipped to [0, 1].
     """
-    from restore.cli import _say
+    from restore.console import say
     from restore.sheet import draw_sheet
 
     drawn = draw_sheet(
@@ -72,7 +72,7 @@ def sample(
         progress=False if quiet else None,
     )
     if not quiet:
-        _say(
+        say(
             f"{count} images of {size}x{size} in {drawn.calls} network calls each, "
             f"{drawn.seconds:.1f} s. Wrote {out}."
         )

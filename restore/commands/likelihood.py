@@ -38,17 +38,17 @@ def likelihood(
         raise ValueError(
             f"--probes and --steps must be at least 1, found {probes} and {steps}; raise them."
         )
-    from restore.cli import _print_json, _say
+    from restore.console import print_json, say
 
     found = measure(
         source, prior=prior, crop=crop, probes=probes, steps=steps, seed=seed, device=device
     )
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     spread = "" if probes < 2 else f" +- {found['std_error_per_dim']:.2g}"
     bits = "" if found["bits_per_dim"] is None else f"{found['bits_per_dim']:.3f} bits a value: "
-    _say(
+    say(
         f"{bits}log density {found['nats_per_dim']:.3f}{spread} nats a value over "
         f"{found['values']} values, under '{found['prior']}' with noise {found['level']:g}; "
         f"{found['calls']} calls."

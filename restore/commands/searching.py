@@ -43,7 +43,7 @@ def search(
     run, and checks the best on other starts. Use the result with `restore sample --grid OUT`.
     """
     import priors
-    from restore.cli import _print_json, _say
+    from restore.console import print_json, say
     from restore.files import check_free
     from restore.filework import usable_device
     from restore.search.tune import tune
@@ -67,6 +67,6 @@ def search(
     )
     found.save(out, overwrite=overwrite)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     if not quiet:
-        _say(f"{found}\nWrote {out}.", to_stderr=as_json)
+        say(f"{found}\nWrote {out}.", to_stderr=as_json)

@@ -41,7 +41,7 @@ def train(
     stand its card (OUT.json) and a picture of held-out crops (OUT.png); use it with
     `restore image IN -o OUT --solver OUT.safetensors`.
     """
-    from restore.cli import _print_json, _say
+    from restore.console import print_json, say
     from restore.trained.training import Plan
     from restore.trained.trainwork import train_files
 
@@ -63,9 +63,9 @@ def train(
         progress=False if quiet else None,
     )
     if as_json:
-        _print_json(outcome._asdict())
+        print_json(outcome._asdict())
     elif not quiet:
-        _say(
+        say(
             f"On held-out crops: degraded {outcome.degraded:.2f} dB, regression "
             f"{outcome.regression:.2f} dB, mean of 4 samples {outcome.mean:.2f} dB, one sample "
             f"{outcome.sample:.2f} dB.\nWrote {out}."
