@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it.
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done; 1 a case failed; 2 a request that cannot be met, told in one line; 130 interrupted.
     Only an error of ours, not of the user's, shows a traceback.
     """
+    # OpenMP threads that spin at barriers starve each other on a busy machine; torch reads it once
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(format="restore: %(message)s", level=logging.WARNING)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files are told in one line
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]

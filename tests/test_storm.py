@@ -37,7 +37,12 @@ class Adds(nn.Module):
 
 def predictor(image):
     trained = Trained(
-        operator="denoise", noise=(0.1, 0.1), patch=16, levels=(0.01, 1.0), spread=0.1, family="regression"
+        operator="denoise",
+        noise=(0.1, 0.1),
+        patch=16,
+        levels=(0.01, 1.0),
+        spread=0.1,
+        family="regression",
     )
     return PairPrior(Card(name="adds", channels=1, spatial_dims=2), Adds(image), trained)
 
