@@ -24,6 +24,7 @@ from restore.samplers.grid import Grid
 from restore.samplers.sampler import Path, Sampler
 from restore.solver import Solver
 from restore.trained.anchor import anchor
+from restore.trained.latent import LatentPairs, on_latents
 from restore.trained.network import PairNetwork
 from restore.trained.pair_prior import PairPrior, Trained
 from restore.trained.pairs import Pairs
@@ -96,7 +97,20 @@ class Restorer(Solver):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Start from noise around the degraded image and walk to the clean one."""
+        if isinstance(prior := problem.prior, LatentPairs):
+            return self._through_latents(problem, prior)
         return self.walk(problem, start_noise(self, problem))
+
+    def _through_latents(self, problem: Problem, prior: LatentPairs) -> Iterator[Tensor]:
+        if self.consistent:
+            raise ValueError(
+                f"'{prior.card.name}' lives on latents, which cannot be fitted to the measurement; "
+                "leave consistent out."
+            )
+        y_0 = anchored(problem)
+        for z in self.iterate(on_latents(problem, prior, y_0)):
+            with torch.no_grad():
+                yield prior.decode(z)
 
     def walk(self, problem: Problem, noise: Tensor) -> Iterator[Tensor]:
         """Walk from a given noise of unit variance `(N, C, *spatial)`."""
@@ -186,11 +200,16 @@ def unmeasured(prior: PairPrior, y_0: Tensor, generator: torch.Generator) -> Pro
     )
 
 
-def degraded(problem: Problem, prior: PairPrior) -> Tensor:
-    """Degraded images `(N, C, *spatial)`, improved by the predictor where there is one."""
+def anchored(problem: Problem) -> Tensor:
+    """Degraded images `(N, C, *spatial)` of a problem's measurements."""
     parts = problem.y.split(problem.images)
     shape = problem.shape[1:]
-    y_0 = torch.cat([anchor(y, problem.operator, shape, problem.middle) for y in parts])
+    return torch.cat([anchor(y, problem.operator, shape, problem.middle) for y in parts])
+
+
+def degraded(problem: Problem, prior: PairPrior) -> Tensor:
+    """Degraded images `(N, C, *spatial)`, improved by the predictor where there is one."""
+    y_0 = anchored(problem)
     if prior.predictor is not None:
         problem.count.forwards += 1
     return improved(prior, y_0)
