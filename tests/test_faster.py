@@ -21,10 +21,11 @@ from priors.faster import (
     int8,
     threads,
 )
-from priors.faster.calibrate import candidates_for, leaves
+from priors.faster.calibrate import candidates_for
 from priors.faster.compiled import has_compiler
 from priors.faster.int8 import _Int8Conv, has_int8
 from priors.faster.layout import is_channels_last
+from priors.faster.leaves import leaves
 from priors.jacobian import jvp, vjp
 from priors.networks import Handover, NoisePredictor
 from restore import cli, filework, images

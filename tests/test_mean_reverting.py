@@ -19,19 +19,17 @@ from restore.samplers.dpm_solver_pp import SDEDPMSolverPP
 from restore.samplers.grid import Grid
 from restore.samplers.mr_sampler import MRSamplerSDE
 from restore.samplers.sampler import Path
-from restore.trained.mean_reverting import (
+from restore.trained.mean_reverting import SAMPLERS, EulerMaruyama, MeanReverting
+from restore.trained.pair_prior import PairPrior
+from restore.trained.restorer import unmeasured
+from restore.trained.reverting import (
     KINDS,
-    SAMPLERS,
     CosineReverting,
-    EulerMaruyama,
     FromPrediction,
-    MeanReverting,
     SteadyReverting,
     from_residual,
     to_residual,
 )
-from restore.trained.pair_prior import PairPrior
-from restore.trained.restorer import unmeasured
 from restore.trained.training import Plan, Training
 
 F64 = torch.float64
