@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from restore.samplers.grid import Point
 from restore.samplers.sampler import Path, Sampler, noise_in
 
 
@@ -38,18 +39,22 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"ddim needs 0 <= eta <= 1, found {self.eta}; choose within.")
+            raise ValueError(f"{self.name} needs 0 <= eta <= 1, found {self.eta}; choose within.")
 
     @property
     def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether it draws noise: unless eta is 0."""
         return self.eta > 0
 
+    def fresh(self, t: Point, s: Point) -> float:
+        """Share of the variance at `s` that is fresh noise."""
+        return self.eta**2 * -math.expm1(2 * (t.lam - s.lam))
+
     def steps(self, path: Path, x: Tensor) -> Iterator[Tensor]:
         """Denoise; keep part of the old noise, add fresh noise for the rest."""
         for t, s in pairwise(path.grid.points):
             D = path.D(x, t)
-            share = self.eta**2 * -math.expm1(2 * (t.lam - s.lam))
+            share = self.fresh(t, s)
             x = s.alpha * D + s.sigma * math.sqrt(1 - share) * noise_in(x, D, t)
             if self.eta > 0:
                 x = x + s.sigma * math.sqrt(share) * path.noise(x)

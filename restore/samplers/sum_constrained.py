@@ -15,19 +15,15 @@ DDIM's own eta compares `sigma / alpha` instead, and injects more noise where al
 agree where alpha is constant.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
-from torch import Tensor
-
-from restore.samplers.sampler import Path, Sampler, noise_in
+from restore.samplers.ddim import DDIM
+from restore.samplers.grid import Point
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumConstrained(Sampler):
+class SumConstrained(DDIM):
     """See the module's docstring.
 
     Args:
@@ -36,25 +32,9 @@ class SumConstrained(Sampler):
 
     name: ClassVar[str] = "sum-constrained"
     paper: ClassVar[str] = "Yue et al. 2023, ResShift; Liu et al. 2024, RDDM"
-    order: ClassVar[str] = "1"
 
     eta: float = 1.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"sum-constrained needs 0 <= eta <= 1, found {self.eta}.")
-
-    @property
-    def random(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it draws noise: unless eta is 0."""
-        return self.eta > 0
-
-    def steps(self, path: Path, x: Tensor) -> Iterator[Tensor]:
-        """Denoise; keep part of the old noise, add fresh noise for the rest."""
-        for t, s in pairwise(path.grid.points):
-            D = path.D(x, t)
-            tau2 = self.eta * s.sigma**2 * (1 - (s.sigma / t.sigma) ** 2)
-            x = s.alpha * D + math.sqrt(s.sigma**2 - tau2) * noise_in(x, D, t)
-            if self.eta > 0:
-                x = x + math.sqrt(tau2) * path.noise(x)
-            yield x
+    def fresh(self, t: Point, s: Point) -> float:
+        """Share of the variance at `s` that is fresh noise."""
+        return self.eta * (1 - (s.sigma / t.sigma) ** 2)
