@@ -7,7 +7,8 @@ Every file is safetensors and says under the key "restore" how to rebuild its ne
 import hashlib
 import json
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +97,21 @@ class Shelf:
                 f"by {self.writer}."
             )
         return about, tensors
+
+    @contextmanager
+    def rebuilding(self, path: Path) -> Iterator[None]:
+        """Refuse, when what stands inside fails, a file whose tensors and description disagree.
+
+        Raises:
+            ValueError: they do.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the tensors of '{path.name}' do not fit the network that it describes; copy it "
+                "again."
+            ) from error
 
 
 def sha256(path: Path) -> str:

@@ -78,15 +78,11 @@ def _read(path: Path, card: Card | None, tile: int | None) -> Denoiser:
     card = card or Card(
         name=path.stem, channels=about.get("channels"), spatial_dims=2, sha256=sha256(path)
     )
-    try:
+    with SHELF.rebuilding(path):
         network = NoisePredictor(card, tuple(about["widths"]), about["blocks"])
         network.net.load_state_dict(tensors)
         gaussian = PowerLawDenoiser(card, PowerLaw.from_dict(about["power_law"]))
         low, high = about["handover"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the tensors of '{path.name}' do not fit the network that it describes; copy it again."
-        ) from error
     tiled = network if tile is None else Tiled(network, tile, overlap=OVERLAP)
     prior = Handover(tiled.card, tiled, gaussian, low, high).to(memory_format=torch.channels_last)
     return prior.eval().requires_grad_(False)

@@ -269,7 +269,7 @@ def _check_prior(prior: Denoiser, x: Tensor, solver: Solver, operator: Physics) 
             "`restore solvers` lists what goes together."
         )
     if isinstance(prior, PairPrior):
-        if (reason := mismatch(operator, prior, tuple(x.shape[1:]))) is not None:
+        if (reason := mismatch(operator, prior, x)) is not None:
             raise ValueError(reason)
     if max(x.shape[2:]) < 2:
         raise ValueError(

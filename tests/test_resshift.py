@@ -134,6 +134,21 @@ def test_a_consistent_image_is_the_posterior_of_a_white_error():
     assert float((last - (share * D + (1 - share) * y)).abs().max()) < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_operators_are_compared_in_the_precision_of_the_measurement(dtype):
+    import operators
+
+    y = torch.full((1, 1, 32, 32), 0.5, dtype=dtype)
+    prior = gaussian_prior(operator="blur:sigma=1")
+    same, other = (
+        operators.parse(f"blur:sigma={sigma}", (1, 32, 32), noise=0.1).to(dtype)
+        for sigma in (1, 1.1)
+    )
+    assert restore.solve(y, same, prior, ResShift()).samples.dtype == dtype
+    with pytest.raises(ValueError, match="trained for 'blur:sigma=1'"):
+        restore.solve(y, other, prior, ResShift())
+
+
 def _steps(solver, y, physics, prior):
     seen = []
     restore.solve(y, physics, prior, solver, callback=seen.append)

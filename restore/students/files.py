@@ -39,16 +39,12 @@ def load(name: str | Path) -> Student:
     """
     path, card = SHELF.find(name)
     about, tensors = SHELF.read(path)
-    try:
+    with SHELF.rebuilding(path):
         law = PowerLaw.from_dict(about["power_law"])
         network = FlowMap(law, tuple(about["widths"]), about["blocks"])
         network.net.load_state_dict(tensors)
         high = float(about["high"])
         teacher = {key: about[key] for key in ("teacher", "teacher_sha256")}
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the tensors of '{path.name}' do not fit the student that it describes; copy it again."
-        ) from error
     card = card or Card(
         name=path.stem,
         channels=network.channels,

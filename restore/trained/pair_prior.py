@@ -101,8 +101,17 @@ def shifted(y_0: Tensor, around: str, middle: float) -> Tensor:
     return y_0 if around == "degraded" else torch.full_like(y_0, middle)
 
 
-def mismatch(operator: Physics, prior: PairPrior, image_shape: tuple[int, ...]) -> str | None:
-    """Compare an operator and its noise with those of the training, by what they do."""
+def mismatch(operator: Physics, prior: PairPrior, x: Tensor) -> str | None:
+    """Compare an operator and its noise with those of the training, by what they do.
+
+    Args:
+        operator: what measured.
+        prior: the network.
+        x: images like those sought, `(B, C, *spatial)`; only shape, type and place count.
+
+    Returns:
+        One sentence on what does not fit, or None.
+    """
     about, name = prior.trained, prior.card.name
     trained_for = f"'{name}' was trained for '{about.operator}' with noise {_range(about.noise)}"
     given = getattr(operator, "spec", type(operator).__name__)
@@ -117,8 +126,8 @@ def mismatch(operator: Physics, prior: PairPrior, image_shape: tuple[int, ...]) 
         if str(given).partition(":")[0] == kind:
             return None
         return f"{trained_for}, found '{given}'; {advice}"
-    mine = operators.parse(about.operator, image_shape)
-    probe = torch.rand((1, *image_shape), generator=torch.Generator().manual_seed(0))
+    mine = operators.parse(about.operator, tuple(x.shape[1:])).to(x.device, x.dtype)
+    probe = torch.rand((1, *x.shape[1:]), generator=torch.Generator().manual_seed(0)).to(x)
     with torch.no_grad():
         ours, theirs = mine.A(probe), operator.A(probe)
     if ours.shape == theirs.shape and math.isclose(

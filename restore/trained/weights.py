@@ -45,12 +45,8 @@ def load(name: str | Path) -> PairPrior:
     """
     path, card = SHELF.find(name)
     about, tensors = SHELF.read(path)
-    try:
+    with SHELF.rebuilding(path):
         return _rebuild(path, about, tensors, card)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the tensors of '{path.name}' do not fit the network that it describes; copy it again."
-        ) from error
 
 
 def save(path: str | Path, prior: PairPrior) -> None:
