@@ -2,6 +2,7 @@ from .adapters import Adapter as Adapter
 from .adapters import from_deepinv as from_deepinv
 from .adapters import from_diffusers as from_diffusers
 from .adapters import from_monai as from_monai
+from .channelwise import ChannelWise as ChannelWise
 from .denoiser import Card as Card
 from .denoiser import Denoiser as Denoiser
 from .denoiser import per_image as per_image
@@ -19,6 +20,8 @@ from .latent import Latent as Latent
 from .predictions import from_x0 as from_x0
 from .predictions import to_x0 as to_x0
 from .product_mixture import ProductMixture as ProductMixture
+from .slicewise import SliceWise as SliceWise
+from .slicewise import lift as lift
 from .tiled import Tiled as Tiled
 from .weights import available as available
 from .weights import load as load
@@ -27,12 +30,14 @@ from .weights import save_network as save_network
 __all__ = [
     "Adapter",
     "Card",
+    "ChannelWise",
     "Denoiser",
     "Dirac",
     "Gaussian",
     "GaussianMixture",
     "Latent",
     "ProductMixture",
+    "SliceWise",
     "Tiled",
     "available",
     "diagnose",
@@ -42,6 +47,7 @@ __all__ = [
     "from_monai",
     "from_x0",
     "jacobian_asymmetry",
+    "lift",
     "load",
     "per_image",
     "residual_std",

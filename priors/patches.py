@@ -74,7 +74,7 @@ class Patches:
         patch = self._crop(scene, u[0], u[1])
         if u[2] < _PICK_SHARPER:
             patch = max(patch, self._crop(scene, u[3], u[4]), key=_sharpness)
-        patch = _turn(patch, int(8 * u[5]))
+        patch = turn(patch, int(8 * u[5]))
         if u[6] < _INVERT:
             patch = 1 - patch
         if u[7] < _GAMMA:
@@ -98,7 +98,7 @@ def _sharpness(patch: Tensor) -> float:
     return float(patch.diff(dim=1).abs().mean() + patch.diff(dim=2).abs().mean())
 
 
-def _turn(patch: Tensor, which: int) -> Tensor:
+def turn(patch: Tensor, which: int) -> Tensor:
     """Return one of the eight flips and quarter turns."""
     patch = patch.rot90(which % 4, (1, 2))
     return patch.flip(2) if which >= 4 else patch

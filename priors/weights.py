@@ -49,7 +49,13 @@ def load(name: str | Path, *, tile: int | None = None) -> Denoiser:
 
 
 def save_network(
-    path: str | Path, network: NoisePredictor, law: PowerLaw, widths: tuple[int, ...], blocks: int
+    path: str | Path,
+    network: NoisePredictor,
+    law: PowerLaw,
+    widths: tuple[int, ...],
+    blocks: int,
+    *,
+    handover: tuple[float, float] = HANDOVER,
 ) -> None:
     """Write a trained network and its high-noise partner as one file, float16, atomically.
 
@@ -59,13 +65,14 @@ def save_network(
         law: power law of the images it was trained on.
         widths: of the network's four scales.
         blocks: of the network.
+        handover: noise levels at which the passage to the partner begins and ends.
     """
     rebuild = {
         "kind": SHELF.kind,
         "channels": network.card.channels,
         "widths": list(widths),
         "blocks": blocks,
-        "handover": list(HANDOVER),
+        "handover": list(handover),
         "power_law": law.as_dict(),
     }
     tensors = {k: v.detach().half() for k, v in network.net.state_dict().items()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from priors.patches import Patches, _reduce, _sharpness, _turn
+from priors.patches import Patches, _reduce, _sharpness, turn
 
 
 def scene(height, width, channels=1, seed=0, low=0, high=256):
@@ -75,11 +75,11 @@ def test_reduction_averages_blocks():
 
 def test_eight_turns_are_the_symmetries_of_the_square():
     patch = torch.arange(9.0).reshape(1, 3, 3)
-    turns = [_turn(patch, i) for i in range(8)]
+    turns = [turn(patch, i) for i in range(8)]
     assert len({tuple(t.flatten().tolist()) for t in turns}) == 8
     for a in turns:  # a group: a turn of a turn is a turn
         for i in range(8):
-            assert any(torch.equal(_turn(a, i), t) for t in turns)
+            assert any(torch.equal(turn(a, i), t) for t in turns)
 
 
 def test_all_turns_are_drawn():

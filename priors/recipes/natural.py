@@ -20,9 +20,9 @@ from operators.spectral import LUMA
 from priors.denoiser import Card
 from priors.networks import NoisePredictor
 from priors.patches import Patches
-from priors.powerlaw import fit_power_law
-from priors.training import Recipe, train
-from priors.weights import save_network
+from priors.powerlaw import PowerLaw, fit_power_law
+from priors.training import Recipe, Sampler, train
+from priors.weights import HANDOVER, save_network
 
 WIDTHS = (32, 64, 128, 256)
 BLOCKS = 1
@@ -59,15 +59,38 @@ def main() -> None:
     network = NoisePredictor(Card(name=args.name, channels=CHANNELS[args.name]), WIDTHS, BLOCKS)
     network = network.to(memory_format=torch.channels_last)
 
-    recipe = Recipe(steps=args.steps, lr=args.lr)
-    run = train(network, patches, recipe, checkpoint=args.out / f"{args.name}.run.safetensors")
+    run_and_save(network, patches, law, Recipe(steps=args.steps, lr=args.lr), args.out)
+
+
+def run_and_save(
+    network: NoisePredictor,
+    patches: Sampler,
+    law: PowerLaw,
+    recipe: Recipe,
+    out: Path,
+    *,
+    handover: tuple[float, float] = HANDOVER,
+) -> None:
+    """Train, with a progress bar and checkpoints, and write `out/NAME.safetensors`.
+
+    Args:
+        network: trained in place; its card's name names the files.
+        patches: the training data.
+        law: power law of the images, for high noise.
+        recipe: the constants.
+        out: folder of the checkpoint and of the result.
+        handover: see `save_network`.
+    """
+    name = network.card.name
+    run = train(network, patches, recipe, checkpoint=out / f"{name}.run.safetensors")
     loss = 1.0  # running average; the loss is in units of what one expects
     with tqdm(total=recipe.steps, mininterval=30) as bar:
         for progress in run:
             loss += 0.01 * (progress.loss - loss)
             bar.set_postfix(loss=f"{loss:.4f}", lr=f"{progress.lr:.1e}", refresh=False)
             bar.update(progress.step - bar.n)
-    save_network(args.out / f"{args.name}.safetensors", network, law, WIDTHS, BLOCKS)
+    path = out / f"{name}.safetensors"
+    save_network(path, network, law, WIDTHS, BLOCKS, handover=handover)
 
 
 if __name__ == "__main__":
