@@ -38,6 +38,7 @@ from .spectral import response as response
 from .stripes import stripes as stripes
 from .svd import SVD as SVD
 from .svd import svd as svd
+from .thick import thick as thick
 
 __all__ = [
     "SVD",
@@ -80,4 +81,5 @@ __all__ = [
     "stripes",
     "svd",
     "sweep",
+    "thick",
 ]

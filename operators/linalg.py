@@ -16,9 +16,17 @@ from torch import Tensor
 Map = Callable[[Tensor], Tensor]
 
 
+_PIECE = 2**18  # numbers of an image that an inner product multiplies at a time
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of every image, shaped `(B, 1, ..., 1)` to scale images by it."""
-    value = (a * b).flatten(1).sum(1)
+    """Inner product of every image, shaped `(B, 1, ..., 1)` to scale images by it.
+
+    Of large images piece by piece: no memory of their size, and no sum of too many numbers.
+    """
+    pieces = zip(a.flatten(1).split(_PIECE, 1), b.flatten(1).split(_PIECE, 1), strict=True)
+    sums = [(x * y).sum(1) for x, y in pieces]
+    value = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0, dtype=torch.float64).to(a.dtype)
     return value.reshape(-1, *[1] * (a.ndim - 1))
 
 

@@ -4,6 +4,7 @@
 # pyright: reportIncompatibleMethodOverride=false
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -43,17 +44,20 @@ def mask(
     lines: int | None = None,
     thickness: int = 1,
     direction: Direction = "horizontal",
+    slices: str | Sequence[int] | None = None,
+    axis: int = 0,
     file: Path | str | None = None,
     mask: Tensor | None = None,
     noise: float = 0.0,
 ) -> Mask:
     """Missing pixels: `y = m x`, the same pixels in every channel unless `bandwise`.
 
-    Give one of `keep`, `box`, `lines`, `file` and `mask`; without any, half the pixels are kept.
+    Give one of `keep`, `box`, `lines`, `slices`, `file` and `mask`; without any, half the pixels
+    are kept.
 
     Args:
-        image_shape: `(C, H, W)` of one clean image; `(C, D, H, W)` of one volume with `keep` or
-            `mask`.
+        image_shape: `(C, H, W)` of one clean image; `(C, D, H, W)` of one volume with `keep`,
+            `slices` or `mask`.
         keep: fraction of the pixels that are kept, at random places.
         seed: of the random places.
         bandwise: draw other random places for every channel.
@@ -62,6 +66,9 @@ def mask(
         lines: number of evenly spaced lines that are missing.
         thickness: of a missing line, pixels.
         direction: "horizontal" or "vertical" lines.
+        slices: numbers of the slices of a volume that are missing, the first is 0; on the command
+            line `5`, `5-8`, or several such joined as in `5-8+12`.
+        axis: spatial axis across the slices: 0 for D, 1 for H, 2 for W.
         file: picture or `.npy` array of the size of the image, white where a pixel is kept.
         mask: zeros and ones that broadcast to the image's shape, ones where a pixel is kept.
         noise: standard deviation of Gaussian noise on the kept pixels, in units of the image.
@@ -75,8 +82,8 @@ def mask(
         FileNotFoundError: there is no such mask file.
     """
     flat = box is not None or lines is not None or file is not None
-    shape = image_size(image_shape, dims=(2,) if flat else (2, 3))
-    choices = {"keep": keep, "box": box, "lines": lines, "file": file, "mask": mask}
+    shape = image_size(image_shape, dims=(2,) if flat else (3,) if slices is not None else (2, 3))
+    choices = dict(keep=keep, box=box, lines=lines, slices=slices, file=file, mask=mask)
     given = [name for name, choice in choices.items() if choice is not None]
     if len(given) > 1:
         raise ValueError(
@@ -89,6 +96,8 @@ def mask(
         seen = box_mask(size, box)
     elif lines is not None:
         seen = line_mask(size, lines, thickness, direction)
+    elif slices is not None:
+        seen = slice_mask(size, slices, axis)
     elif file is not None:
         seen = file_mask(size, file)
     elif mask is not None:
@@ -157,6 +166,36 @@ def line_mask(size: tuple[int, ...], lines: int, thickness: int, direction: Dire
     seen = torch.ones(length, dtype=torch.bool)
     seen[(first[:, None] + torch.arange(thickness)).flatten()] = False
     return (seen[:, None] if direction == "horizontal" else seen[None, :]).expand(size)
+
+
+def slice_mask(size: tuple[int, ...], missing: str | Sequence[int], axis: int) -> Tensor:
+    """Missing slices of a volume.
+
+    Returns:
+        `(D, H, W)`, boolean.
+    """
+    axis = whole("axis", axis, low=0, high=2, do="choose 0 (D), 1 (H) or 2 (W)")
+    numbers = read_numbers(missing) if isinstance(missing, str) else missing
+    seen = torch.ones(size[axis], dtype=torch.bool)
+    for i in numbers:
+        seen[whole("slices", i, low=0, high=size[axis] - 1, do="number them from 0")] = False
+    return seen.reshape([-1 if i == axis else 1 for i in range(3)]).expand(size)
+
+
+def read_numbers(text: str) -> list[int]:
+    """Read `5`, `5-8`, or several such joined by `+`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found: list[int] = []
+    for part in text.split("+"):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None:
+            raise ValueError(f"slices is {text!r}, expected numbers such as 5, 5-8 or 5-8+12.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found += range(first, last + 1)
+    return found
 
 
 def file_mask(size: tuple[int, ...], file: Path | str) -> Tensor:

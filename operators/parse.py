@@ -38,6 +38,8 @@ from .slices import slices
 from .spectral import decolorise, response
 from .spectral import image_shape as before_decolorising
 from .stripes import stripes
+from .thick import image_shape as before_averaging
+from .thick import thick
 from .validate import image_size
 from .words import nearest
 
@@ -62,6 +64,7 @@ OPERATORS: dict[str, Entry] = {
     "mask": Entry(mask, _same),
     "stripes": Entry(stripes, _same),
     "downsample": Entry(downsample, before_downsampling),
+    "thick": Entry(thick, before_averaging),
     "decolorise": Entry(decolorise, before_decolorising),
     "hdr": Entry(hdr, _same),
     "saturate": Entry(saturate, _same),
@@ -105,20 +108,40 @@ def parse(spec: str, image_shape: Sequence[int], *, noise: float = 0.0) -> Physi
         FileNotFoundError: a file that is not there.
     """
     entry, options = _read_spec(spec)
-    if noise != 0 and options.get("noise", noise) != noise:
+    return _build(spec, entry, options, image_shape, noise)
+
+
+def series(
+    spec: str, image_shape: Sequence[int], count: int, *, option: str, step: float, noise: float = 0
+) -> list[Physics]:
+    """Build operators that differ in one option, which grows by `step` from one to the next.
+
+    Args:
+        spec: of the first, as for `parse`.
+        image_shape: as for `parse`.
+        count: how many.
+        option: a number of the specification, such as the `seed` of a pattern or the `start` of an
+            arc of views.
+        step: what is added to it, a whole number if the option is one.
+        noise: as for `parse`.
+
+    Raises:
+        ValueError: an option that is not a number, or whatever `parse` refuses.
+    """
+    entry, options = _read_spec(spec)
+    known = _options(entry.build)
+    if option not in known:
         raise ValueError(
-            f"the noise is {noise} but {spec!r} says {options['noise']}; give it once."
+            f"'{_name(spec)}' has no option {option!r}; {nearest(option, list(known))}"
         )
-    shape = image_size(image_shape, dims=(2, 3))
-    try:
-        physics = entry.build(shape, **{"noise": noise, **options})
-    except ValueError as error:
-        # the shape is a good one, so that only its number of dimensions can be refused
-        if str(error).startswith("image_shape is"):
-            raise ValueError(_other_dimensions(spec.strip(), shape)) from None
-        raise
-    object.__setattr__(physics, "spec", spec)
-    return physics
+    first = options.get(option, known[option].default)
+    if isinstance(first, bool) or not isinstance(first, int | float):
+        raise ValueError(f"{option} of '{_name(spec)}' is {first}, not a number; vary another.")
+    if isinstance(first, int) and step != int(step):
+        raise ValueError(f"{option} takes whole numbers and cannot grow by {step:g}; grow by 1.")
+    grow = int(step) if isinstance(first, int) else step
+    values = ({option: first + i * grow} for i in range(count))
+    return [_build(spec, entry, options | value, image_shape, noise) for value in values]
 
 
 def image_shape_from(spec: str, measurement_shape: Sequence[int]) -> Shape:
@@ -141,6 +164,25 @@ def image_shape_from(spec: str, measurement_shape: Sequence[int]) -> Shape:
             "give --shape CxHxW, or CxDxHxW for a volume."
         )
     return entry.clean(image_size(measurement_shape, dims=(2, 3)), **options)
+
+
+def _build(
+    spec: str, entry: Entry, options: dict[str, Any], image_shape: Sequence[int], noise: float
+) -> Physics:
+    if noise != 0 and options.get("noise", noise) != noise:
+        raise ValueError(
+            f"the noise is {noise} but {spec!r} says {options['noise']}; give it once."
+        )
+    shape = image_size(image_shape, dims=(2, 3))
+    try:
+        physics = entry.build(shape, **{"noise": noise, **options})
+    except ValueError as error:
+        # the shape is a good one, so that only its number of dimensions can be refused
+        if str(error).startswith("image_shape is"):
+            raise ValueError(_other_dimensions(spec.strip(), shape)) from None
+        raise
+    object.__setattr__(physics, "spec", spec)
+    return physics
 
 
 def _other_dimensions(spec: str, shape: Shape) -> str:

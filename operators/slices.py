@@ -3,7 +3,7 @@
 # deepinv leaves its signatures untyped, so that no typed override agrees with them
 # pyright: reportIncompatibleMethodOverride=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,18 +53,42 @@ class Slices(Physics):
     def _cut(self, x: Tensor) -> Tensor:
         return x.movedim(2 + self.axis, 1)
 
-    def _join(self, x: Tensor) -> Tensor:
-        return x.movedim(1, 2 + self.axis)
+    def _each(
+        self, apply: Callable[..., Tensor], *stacks: Tensor, axis: int | None = None
+    ) -> Tensor:
+        """Apply an operator's method to stacks `(B, S, ...)`, slice by slice.
 
-    def _each(self, apply: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
-        """Apply an operator's method to stacks `(B, S, ...)`, slice by slice."""
-        if len(self.operators) == 1:
-            (operator,), size = self.operators, stacks[0].shape[:2]
-            pieces = zip(*(stack.flatten(0, 1).split(self.chunk) for stack in stacks), strict=True)
-            return torch.cat([apply(operator, *piece) for piece in pieces]).unflatten(0, size)
-        slices = zip(*(stack.unbind(1) for stack in stacks), strict=True)
-        done = [apply(a, *each) for a, each in zip(self.operators, slices, strict=True)]
-        return torch.stack(done, 1)
+        Returns:
+            A stack, or with `axis` the volume `(B, C, D, H, W)` that is cut along it.
+        """
+        dim = 1 if axis is None else 2 + axis
+        count = stacks[0].shape[1]
+        if torch.is_grad_enabled() and any(stack.requires_grad for stack in stacks):
+            return torch.cat(list(self._pieces(apply, stacks)), 1).movedim(1, dim)
+        out: Tensor | None = None  # written piece by piece: twice the memory is a volume too much
+        done = 0
+        for piece in self._pieces(apply, stacks):
+            if out is None:
+                shape = [piece.shape[0], *piece.shape[2:]]
+                shape.insert(dim, count)
+                out = piece.new_empty(shape)
+            out.movedim(dim, 1)[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        assert out is not None
+        return out
+
+    def _pieces(self, apply: Callable[..., Tensor], stacks: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield what an operator's method makes of few slices, `(B, s, ...)`."""
+        batch = stacks[0].shape[0]
+        if len(self.operators) > 1:
+            slices = zip(*(stack.unbind(1) for stack in stacks), strict=True)
+            for operator, each in zip(self.operators, slices, strict=True):
+                yield apply(operator, *each)[:, None]
+            return
+        (operator,), few = self.operators, max(1, self.chunk // batch)
+        for some in zip(*(stack.split(few, 1) for stack in stacks), strict=True):
+            size = some[0].shape[:2]
+            yield apply(operator, *(piece.flatten(0, 1) for piece in some)).unflatten(0, size)
 
 
 class LinearSlices(Slices, LinearPhysics):
@@ -83,11 +107,15 @@ class LinearSlices(Slices, LinearPhysics):
 
     def A_adjoint(self, y: Tensor, **parameters: Any) -> Tensor:
         """Adjoint: `(B, S, ...)` to `(B, C, D, H, W)`."""
-        return self._join(self._each(lambda a, y: a.A_adjoint(y, **parameters), y))
+        return self._each(lambda a, y: a.A_adjoint(y, **parameters), y, axis=self.axis)
+
+    def A_adjoint_A(self, x: Tensor, **parameters: Any) -> Tensor:
+        """`A^T A x`, without the measurements of all slices at once."""
+        return self._each(lambda a, x: a.A_adjoint_A(x, **parameters), self._cut(x), axis=self.axis)
 
     def A_dagger(self, y: Tensor, **options: Any) -> Tensor:
         """Pseudo-inverse of every slice; options go to the slices' operators."""
-        return self._join(self._each(lambda a, y: a.A_dagger(y, **options), y))
+        return self._each(lambda a, y: a.A_dagger(y, **options), y, axis=self.axis)
 
     def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **options: Any) -> Tensor:
         """`argmin_x gamma/2 |A x - y|^2 + 1/2 |x - z|^2`, slice by slice.
@@ -104,8 +132,12 @@ class LinearSlices(Slices, LinearPhysics):
         z = self._cut(z)
         weight = torch.as_tensor(gamma, dtype=z.dtype, device=z.device).reshape(-1, 1)
         weight = weight.expand(z.shape[:2]).reshape(*z.shape[:2], *[1] * (z.ndim - 2))
-        return self._join(
-            self._each(lambda a, z, y, weight: a.prox_l2(z, y, weight, **options), z, y, weight)
+        return self._each(
+            lambda a, z, y, weight: a.prox_l2(z, y, weight, **options),
+            z,
+            y,
+            weight,
+            axis=self.axis,
         )
 
 
@@ -120,7 +152,7 @@ class DecomposedSlices(LinearSlices):
         return SVD(
             s=form.s,
             Vt=lambda x: self._each(lambda _, x: form.Vt(x), self._cut(x)),
-            V=lambda c: self._join(self._each(lambda _, c: form.V(c), c)),
+            V=lambda c: self._each(lambda _, c: form.V(c), c, axis=self.axis),
             U=lambda c: self._each(lambda _, c: form.U(c), c),
             Ut=lambda y: self._each(lambda _, y: form.Ut(y), y),
         )
@@ -151,6 +183,8 @@ def slices(
     operator: str | Physics | Sequence[Physics] = "denoise",
     axis: int = 0,
     chunk: int = 32,
+    vary: str = "",
+    step: float = 1.0,
     noise: float = 0.0,
 ) -> Slices:
     """Slices of a volume, each measured by an operator of flat images.
@@ -162,6 +196,10 @@ def slices(
             measurements have one shape.
         axis: spatial axis that is cut: 0 for D, 1 for H, 2 for W.
         chunk: slices measured together by one operator for all; bounds the memory.
+        vary: option of a specification that grows by `step` from slice to slice:
+            `slices:vary=seed|mri` gives each its own mask, `slices:vary=start,step=7.5|ct:angles=8`
+            its own views.
+        step: see `vary`.
         noise: standard deviation of Gaussian noise, for a specification; operators bring theirs.
 
     Returns:
@@ -176,7 +214,7 @@ def slices(
     axis = whole("axis", axis, low=0, high=2, do="cut along 0 (D), 1 (H) or 2 (W)")
     chunk = whole("chunk", chunk, low=1, do="give the slices measured together")
     flat = tuple(n for i, n in enumerate(shape) if i != axis + 1)
-    each = _operators(operator, shape[axis + 1], flat, noise)
+    each = _operators(operator, shape[axis + 1], flat, vary, step, noise)
     if all(isinstance(a, LinearPhysics) for a in each):
         kind = DecomposedSlices if len(each) == 1 and has_svd(each[0]) else LinearSlices
         return kind(each, axis, shape, chunk)
@@ -195,12 +233,25 @@ def image_shape(
 
 
 def _operators(
-    operator: str | Physics | Sequence[Physics], count: int, flat: tuple[int, ...], noise: float
+    operator: str | Physics | Sequence[Physics],
+    count: int,
+    flat: tuple[int, ...],
+    vary: str,
+    step: float,
+    noise: float,
 ) -> list[Physics]:
     if isinstance(operator, str):
-        from .parse import parse  # which imports this file
+        from .parse import parse, series  # which imports this file
 
-        return [parse(operator, flat, noise=noise)]
+        if not vary:
+            return [parse(operator, flat, noise=noise)]
+        each = series(operator, flat, count, option=vary, step=step, noise=noise)
+        _refuse_differences(each, count, flat)
+        return each
+    if vary:
+        raise ValueError(
+            f"vary is '{vary}' but ready-made operators have no options; give a list of them."
+        )
     if noise != 0:
         raise ValueError(
             f"noise is {noise} but ready-made operators bring their own; set it in them."

@@ -89,9 +89,11 @@ class Denoiser(DeepinvDenoiser):
                 f"{tuple(shape[1:])}; resize the image or build the prior for that shape."
             )
         if card.spatial_dims is not None and len(spatial) != card.spatial_dims:
+            slices = (card.spatial_dims, len(spatial)) == (2, 3)
             return (
                 f"prior '{card.name}' is for {card.spatial_dims}-D images, found "
-                f"{len(spatial)} spatial dimensions in {tuple(shape)}; choose another prior."
+                f"{len(spatial)} spatial dimensions in {tuple(shape)}; "
+                f"{'wrap it, priors.SliceWise(prior), or ' if slices else ''}choose another prior."
             )
         if card.channels is not None and channels != card.channels:
             return (

@@ -17,6 +17,7 @@ from restore import __version__
 from restore.bench.cli import app as bench
 from restore.commands.boundary import boundary
 from restore.commands.checking import check
+from restore.commands.cube import cube
 from restore.commands.demonstration import demo
 from restore.commands.drawing import sample, samplers
 from restore.commands.files import calibrate, degrade, image
@@ -29,7 +30,7 @@ from restore.extensions import Commands, Demos
 
 ROOMS = {"operators", "priors", "restore", "medical"}
 COMMANDS = (
-    *(image, degrade, calibrate),
+    *(image, cube, degrade, calibrate),
     *(check, operators, priors, solvers, samplers),
     *(sample, search, likelihood),
     *(train, boundary),
@@ -113,6 +114,6 @@ def _raised_by_us(error: Exception) -> bool:
     """Whether our code, or an extension's, refused; a library's ValueError is a defect of ours."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     room = frame.f_globals.get("__name__", "").partition(".")[0]
-    groups = ("restore.commands", "restore.demos")
+    groups = ("restore.commands", "restore.demos", "restore.benches")
     guests = {p.module.partition(".")[0] for group in groups for p in entry_points(group=group)}
     return room in ROOMS | guests

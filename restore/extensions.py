@@ -1,7 +1,8 @@
 """Commands of other packages, found by name and imported only when they are run.
 
-A package adds `restore NAME` through the entry-point group `restore.commands` and `restore demo
-NAME` through `restore.demos`. An entry point is a function with typer annotations or a typer app:
+A package adds `restore NAME` through the entry-point group `restore.commands`, `restore demo NAME`
+through `restore.demos` and `restore bench NAME` through `restore.benches`. An entry point is a
+function with typer annotations or a typer app:
 
     [project.entry-points."restore.commands"]
     scan = "medical.cli:scan"
@@ -51,6 +52,12 @@ class Demos(Extensible):
     """`restore demo NAME`."""
 
     group = "restore.demos"
+
+
+class Benches(Extensible):
+    """`restore bench NAME`."""
+
+    group = "restore.benches"
 
 
 def _points(group: str) -> dict[str, EntryPoint]:

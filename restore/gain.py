@@ -18,14 +18,14 @@ def squared_norm(problem: Problem, iterations: int = 30) -> Tensor:
     Returns:
         `(N, 1, ..., 1)`.
     """
-    one = (1, *problem.shape[1:])
-    draw = torch.rand(one, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    v = (draw + 0.5).to(problem.y).expand(problem.shape)
-    gain = dot(v, v) / dot(v, v)
-    if not isinstance(problem.operator, LinearPhysics):
-        return gain
-    for _ in range(iterations):
-        v = v / dot(v, v).sqrt().clamp_min(torch.finfo(v.dtype).tiny)
-        Kv = problem.A_adjoint(problem.A(v))
-        gain, v = dot(v, Kv), Kv
-    return torch.where(gain > 0, gain, 1)
+    shape, repeats = (problem.images, *problem.shape[1:]), len(problem.streams)
+    draw = torch.rand((1, *shape[1:]), generator=torch.Generator().manual_seed(0))
+    v = draw.to(problem.y).add_(0.5).expand(shape).contiguous()
+    del draw
+    gain = torch.ones_like(dot(v, v))
+    if isinstance(problem.operator, LinearPhysics):
+        for _ in range(iterations):
+            v.div_(dot(v, v).sqrt().clamp_min(torch.finfo(v.dtype).tiny))
+            Kv = problem.gram(v)
+            gain, v = dot(v, Kv), Kv
+    return torch.where(gain > 0, gain, 1).repeat(repeats, *[1] * (v.ndim - 1))

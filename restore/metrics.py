@@ -68,6 +68,42 @@ def ssim(x: Tensor, truth: Tensor, *, clip: bool = True) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def band_psnr(x: Tensor, truth: Tensor, *, clip: bool = True) -> Tensor:
+    """PSNR of every channel alone; papers on hyperspectral cubes report its mean over bands.
+
+    Args:
+        x: estimates `(B, C, *spatial)`.
+        truth: clean images in [0, 1], same shape or one that broadcasts to it.
+        clip: bring `x` to [0, 1] first.
+
+    Returns:
+        dB, float64 `(B, C)`.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    x, truth = _pair(x, truth, clip)
+    return -10 * torch.log10((x - truth).square().flatten(2).mean(2))
+
+
+def spectral_angle(x: Tensor, truth: Tensor) -> Tensor:
+    """Mean angle between the spectra of pixels (SAM): blind to brightness, not to colour.
+
+    Args:
+        x: estimates `(B, C, *spatial)`; not clipped.
+        truth: clean images, same shape or one that broadcasts to it.
+
+    Returns:
+        Degrees, float64 `(B,)`.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    x, truth = _pair(x, truth, clip=False)
+    cosine = torch.nn.functional.cosine_similarity(x, truth, dim=1).clamp(-1, 1)
+    return torch.rad2deg(cosine.arccos()).flatten(1).mean(1)
+
+
 def _pair(x: Tensor, truth: Tensor, clip: bool) -> tuple[Tensor, Tensor]:
     if x.ndim < 3 or x.shape[1:] != truth.shape[1:] or truth.shape[0] not in (1, x.shape[0]):
         raise ValueError(

@@ -25,6 +25,8 @@ from restore.likelihood import Likelihood
 # with which somebody else may have drawn the truth or the measurement's noise
 _SEED, _SAMPLE, _SALT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0x2545F4914F6CDD1D
 
+_PIECE = 2**20  # numbers drawn at a time
+
 _WEAK = 1e-3  # singular values below its root are not trusted for a start
 
 
@@ -65,6 +67,9 @@ class Problem:
         per_call: most images in one network call, for methods that move a population.
         notes: what the solver reports of its run, see `Result.notes`.
         likelihood: of other noise than Gaussian; None is least squares.
+        state: a solver that keeps here all that it needs to go on after the estimate it yields
+            goes on after a kill; empty at the start of a chunk, see `restore.checkpoint`.
+        done: estimates that were yielded before; 0 unless `state` says how to go on.
     """
 
     y: Tensor
@@ -79,6 +84,8 @@ class Problem:
     per_call: int | None = None
     notes: dict[str, object] = field(default_factory=dict)
     likelihood: Likelihood | None = None
+    state: dict[str, list[Tensor]] = field(default_factory=dict)
+    done: int = 0
 
     @property
     def images(self) -> int:
@@ -173,7 +180,7 @@ class Problem:
     def gram(self, v: Tensor, x: Tensor | None = None) -> Tensor:
         """`J^T J v`, J the operator or, where it is not linear, its derivative at `x`."""
         if isinstance(self.operator, LinearPhysics):
-            return self.A_adjoint(self.A(v))
+            return self._by_sample(self.operator.A_adjoint_A, v)
         assert x is not None
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -239,12 +246,18 @@ class Problem:
     # -- chance ------------------------------------------------------------------------------
 
     def noise(self, like: Tensor | None = None) -> Tensor:
-        """Standard normal noise of the shape of the images, or of `like` `(N, ...)`."""
+        """Standard normal noise of the shape of the images, or of `like` `(N, ...)`; a fresh one.
+
+        Drawn in float64 for all precisions, and piece by piece, in the memory of the result.
+        """
         shape = self.shape if like is None else tuple(like.shape)
-        images = shape[0] // len(self.streams)
-        draws = [torch.randn(shape[1:], generator=g, dtype=torch.float64) for g in self.streams]
-        stacked = torch.stack(draws).repeat_interleave(images, dim=0)
-        return stacked.to(dtype=self.y.dtype, device=self.y.device)
+        noise = self.y.new_empty(shape)
+        parts = noise.split(shape[0] // len(self.streams))
+        for generator, part in zip(self.streams, parts, strict=True):
+            for piece in part[0].view(-1).split(_PIECE):
+                piece.copy_(torch.randn(len(piece), generator=generator, dtype=torch.float64))
+            part[1:] = part[:1]
+        return noise
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -266,13 +279,17 @@ def observed_rows(operator: Physics, x: Tensor, y: Tensor) -> Tensor:
     """Find the measurements that see the image at all, as ones and zeros shaped like `y`.
 
     A row of `A` that is zero (an unsampled pixel stored in a full-size measurement) gives zero for
-    a random image; any other row does so with probability zero.
+    a random image; any other row does so with probability zero. Where every one sees it, the ones
+    take no memory.
     """
+    all_seen = y.new_ones(()).expand(y.shape)
     if not isinstance(operator, LinearPhysics):
-        return torch.ones_like(y)
+        return all_seen
     draw = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = draw.to(x).add_(0.5)
     with torch.no_grad():
-        return (operator.A(draw.to(x) + 0.5) != 0).to(y.dtype)
+        seen = operator.A(draw) != 0
+    return all_seen if bool(seen.all()) else seen.to(y.dtype)
 
 
 def gaussian_sigma(operator: Physics, batch: int, like: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from restore.solvers import DEFAULT, available
 from restore.students.student import Student
 from restore.trained import weights as trained_weights
 from restore.trained.pair_prior import PairPrior
+from restore.untrained.prior import Untrained
 
 
 def solve(
     y: Tensor,
     operator: Physics,
-    prior: str | Path | DeepinvDenoiser = "natural",
+    prior: str | Path | DeepinvDenoiser | None = "natural",
     solver: str | Path | Solver = DEFAULT,
     *,
     samples: int = 1,
@@ -31,6 +32,7 @@ def solve(
     progress: bool | None = None,
     callback: Callable[[Step], None] | None = None,
     batch_size: int | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Result:
     """Restore images from a measurement `y = A(x) + n`.
 
@@ -38,7 +40,7 @@ def solve(
         y: measurement `(B, ...)`; images and their noise in units of the prior, [0, 1] as a rule.
         operator: any deepinv physics, from `operators` or your own, with its noise model.
         prior: a name of `priors.available()`, a safetensors file, one of our denoisers, or any
-            deepinv denoiser of images in [0, 1].
+            deepinv denoiser of images in [0, 1]; ignored by solvers that need none.
         solver: a name of `restore.solvers.available()` with its paper's constants; a name of
             `restore.trained.available()` or a file of `restore train`, which bring their own
             network and ignore `prior`; or a solver.
@@ -49,6 +51,8 @@ def solve(
         progress: show a bar; None shows it on a terminal only.
         callback: called with a `Step` after every step.
         batch_size: samples computed together.
+        checkpoint: file by which a run that was killed goes on to the same result when it is asked
+            for again; written about every minute, deleted at the end.
 
     Returns:
         A `Result`: samples, mean, std, data misfit, status, cost and provenance.
@@ -58,7 +62,7 @@ def solve(
     """
     _refuse_types(y, operator)
     chosen, network = solver_named(solver)
-    known = network or (_network(prior, chosen) if chosen.paired else _prior(prior))
+    known = network or _prior_for(chosen, prior)
     return chosen(
         y,
         operator.to(y.device),
@@ -69,6 +73,7 @@ def solve(
         progress=progress,
         callback=callback,
         batch_size=batch_size,
+        checkpoint=checkpoint,
     )
 
 
@@ -99,6 +104,17 @@ def solver_named(solver: str | Path | Solver) -> tuple[Solver, PairPrior | None]
         return trained.load(solver)
     names = [*known, *trained.available()]
     raise ValueError(f"unknown solver '{solver}'; {nearest(str(solver), names)}")
+
+
+def _prior_for(solver: Solver, prior: str | Path | DeepinvDenoiser | None) -> priors.Denoiser:
+    if solver.prior_free:
+        return Untrained()
+    if prior is None:
+        raise TypeError(
+            f"the prior is None, but solver '{solver.name}' needs one, expected a name, a "
+            "file or a denoiser; priors.available() lists the names."
+        )
+    return _network(prior, solver) if solver.paired else _prior(prior)
 
 
 def _network(prior: str | Path | DeepinvDenoiser, solver: Solver) -> priors.Denoiser:

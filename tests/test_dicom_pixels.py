@@ -70,6 +70,16 @@ def test_a_jpeg2000_stream_that_forgot_its_sign():
     assert image[0, 0] == -2000
 
 
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_a_stream_knows_its_bits_better_than_the_header(tmp_path, name):
+    image = dcmread(sample(name))
+    expected = image.pixel_array
+    image.BitsStored, image.HighBit = 10, 9
+    assert expected.max() >= 2**9
+    image.save_as(tmp_path / "x")
+    assert (numbers(tmp_path) == expected).all()
+
+
 def test_lossy_images_say_so():
     path = sample("693_J2KI.dcm")
     assert "The images were once compressed by 339 with losses." in read(path, single=True).notes

@@ -235,8 +235,9 @@ def tilted(folder, step):
     return world
 
 
-def test_a_tilted_stack_is_straightened(tmp_path):
-    tilted(tmp_path, step=1.0)
+@pytest.mark.parametrize("step", [1.0, -1.0])
+def test_a_tilted_stack_is_straightened(tmp_path, step):
+    tilted(tmp_path, step)
     with pytest.raises(Refusal, match=r"sheared by 18\.4 degrees") as refused:
         read(tmp_path)  # atan(1/3)
     assert refused.value.code == "E_TILT"
@@ -299,6 +300,9 @@ def test_no_identifier_leaks(tmp_path, caplog, recwarn, capfd):
     def spoilt(image, k):
         scans.spoil(image, "AccessionNumber", b"too long for a short string " + secret)
         scans.spoil(image, "PatientBirthDate", b"no date " + secret)
+        # what pydicom warns about, quoting it, when it is looked at
+        scans.spoil(image, "StudyInstanceUID", b"no UID " + secret)
+        scans.spoil(image, "SpecificCharacterSet", b"NO SET " + secret)
 
     def comma(image, k):
         scans.spoil(image, "PixelSpacing", b"1,5\\" + secret)

@@ -173,6 +173,8 @@ def test_the_series_they_spoil_is_sound(tmp_path):
     [
         ({"skip": (2,)}, "E_MISSING_SLICES"),
         ({"data": scans.smooth((3, 4, 9)), "skip": (2, 5, 6)}, "E_MISSING_SLICES"),
+        ({"skip": (1, 4, 5)}, "E_MISSING_SLICES"),
+        ({"skip": (2, 4, 5)}, "E_MISSING_SLICES"),
         ({"skip": (1, 3, 4)}, "E_VARIABLE_SPACING"),
         ({"skip": (1, 2, 3, 4, 5)}, "E_TOO_FEW_SLICES"),
         ({"offsets": 0.03 * np.arange(6)[:, None] ** 2 * [0, 0, 1]}, "E_VARIABLE_SPACING"),

@@ -174,7 +174,10 @@ def test_a_latent_prior_has_the_posterior_of_its_image_gaussian(linear):
     torch.testing.assert_close(found[:3].T @ found[:3], C - K @ A @ C, rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("name", [n for n, s in available().items() if not s.latent])
+ON_PIXELS = [n for n, s in available().items() if not (s.latent or s.prior_free)]
+
+
+@pytest.mark.parametrize("name", ON_PIXELS)
 def test_solvers_of_pixels_refuse_latents_before_any_work(name, linear):
     _, _, _, prior = linear
     operator = operators.denoise((1, 2, 3), noise=0.1).to(F64)

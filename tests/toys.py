@@ -43,8 +43,8 @@ def matrix_operator(matrix, image_shape, noise=0.0):
     m = len(matrix)
     model = operators.GaussianNoise(noise) if noise else None
     return deepinv.physics.LinearPhysics(
-        A=lambda x, **_: (x.flatten(1) @ matrix.T).reshape(-1, 1, m, 1),
-        A_adjoint=lambda y, **_: (y.flatten(1) @ matrix).reshape(-1, *image_shape),
+        A=lambda x, **_: (x.flatten(1) @ matrix.T.to(x)).reshape(-1, 1, m, 1),
+        A_adjoint=lambda y, **_: (y.flatten(1) @ matrix.to(y)).reshape(-1, *image_shape),
         img_size=tuple(image_shape),
         noise_model=model,
     )

@@ -95,18 +95,14 @@ def fill(how: Scale) -> float:
 
 def same(a: Slice, b: Slice) -> bool:
     """Whether two images hold the same numbers."""
-    if a.size != b.size:
-        return False
-    (x, valid_x), (y, valid_y) = _one(a), _one(b)
-    return bool((x == y).all()) and np.array_equal(
-        x == x if valid_x is None else valid_x, y == y if valid_y is None else valid_y
-    )
+    return all(np.array_equal(x, y) for x, y in zip(_one(a), _one(b), strict=True))
 
 
-def _one(each: Slice) -> tuple[Array, Mask | None]:
+def _one(each: Slice) -> tuple[Array, Mask]:
     refuse_undecodable(each)
     ((_, stored),) = frames(each.instance, [each])
-    return physical(each, scale(each), stored)
+    data, valid = physical(each, scale(each), stored)
+    return data, np.ones(data.shape, dtype=bool) if valid is None else valid
 
 
 def _by_file(slices: Sequence[Slice]) -> list[tuple[Instance, list[Slice]]]:

@@ -14,7 +14,7 @@ from medical.dicom.frames import Slice
 from medical.dicom.guard import refuse_bloat
 from medical.refusal import Refusal
 
-ITEM, END = 0xFFFEE000, 0xFFFEE0DD
+ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
 def frames(instance: Instance, wanted: Sequence[Slice]) -> Iterator[tuple[Slice, NDArray]]:
@@ -102,18 +102,11 @@ def _compressed(instance: Instance, file: BinaryIO, one: Slice) -> Iterator[tupl
 
 def _refuse_broken_items(file: BinaryIO, instance: Instance) -> None:
     """Walk over the items of encapsulated pixels; all must be there, with the delimiter."""
-    while True:
-        head = file.read(8)
-        tag, length = 0, 0
-        if len(head) == 8:
-            group, element, length = struct.unpack("<HHI", head)
-            tag = group << 16 | element
-        if tag == END:
-            return
-        if tag != ITEM or file.tell() + length > instance.size:
+    while (head := file.read(8))[:4] != END:
+        if head[:4] != ITEM or len(head) < 8:  # also behind the end of the file
             raise Refusal(
                 "E_TRUNCATED",
-                f"{instance.where} ends within its compressed pixels, after {file.tell()} bytes; "
-                "copy it again.",
+                f"{instance.where} has {instance.size} bytes and ends within its compressed "
+                "pixels; copy it again.",
             )
-        file.seek(length, os.SEEK_CUR)
+        file.seek(int.from_bytes(head[4:], "little"), os.SEEK_CUR)

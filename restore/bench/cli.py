@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from operators.words import nearest
+from restore.extensions import Benches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from restore.bench.trained import Row as TrainedRow
 
 app = typer.Typer(
-    help="Measure operators, priors and solvers.", rich_markup_mode=None, add_completion=False
+    cls=Benches,
+    help="Measure operators, priors and solvers.",
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Numbers as JSON on standard output.")]

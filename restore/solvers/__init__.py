@@ -16,8 +16,13 @@ def available() -> dict[str, type["Solver"]]:
     from restore.solvers.daps import DAPS
     from restore.solvers.ddnm import DDNM
     from restore.solvers.ddrm import DDRM
+    from restore.solvers.dds import DDS
+    from restore.solvers.dds2m import DDS2M
     from restore.solvers.diffpir import DiffPIR
+    from restore.solvers.diffusion_mbir import DiffusionMBIR
     from restore.solvers.dps import DPS
+    from restore.solvers.eigen import Eigen
+    from restore.solvers.fasthyde import FastHyDe
     from restore.solvers.flowchef import FlowChef
     from restore.solvers.mmps import MMPS
     from restore.solvers.moment_ladder import MomentLadder
@@ -27,6 +32,7 @@ def available() -> dict[str, type["Solver"]]:
     from restore.solvers.replacement import Replacement
     from restore.solvers.stsl import STSL
     from restore.solvers.twisted_smc import TwistedSMC
+    from restore.solvers.vs2m import FitVS2M
 
     solvers = (
         MomentLadder,
@@ -39,9 +45,15 @@ def available() -> dict[str, type["Solver"]]:
         DAPS,
         DDRM,
         DDNM,
+        DDS,
+        DiffusionMBIR,
         PSLD,
         STSL,
         FlowChef,
         Replacement,
+        Eigen,
+        FastHyDe,
+        DDS2M,
+        FitVS2M,
     )
     return {solver.name: solver for solver in solvers}

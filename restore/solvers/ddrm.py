@@ -21,8 +21,9 @@ biased, the spread too small. Constants are those of images in [-1, 1]. Cost: on
 no derivative of the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -66,26 +67,53 @@ class DDRM(Solver):
 
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Go down the levels, coordinate by coordinate."""
-        svd = problem.svd()
-        seen = svd.s > 0
-        a = torch.where(seen, svd.s, 1)
-        y_bar = svd.Ut(problem.y) / a
-        noise = problem.sigma_y.reshape(-1, *[1] * (a.ndim - 1)) / a
         levels = problem.ddpm_levels(self.steps)
+        return reverse(problem, levels, problem.denoise, eta=self.eta, eta_b=self.eta_b)
+
+
+def reverse(
+    problem: Problem,
+    levels: Sequence[float],
+    denoise: Callable[[Tensor, float], Tensor],
+    *,
+    eta: float,
+    eta_b: float,
+) -> Iterator[Tensor]:
+    """The chain from the first level down to no noise, with any denoiser.
+
+    Args:
+        problem: a linear one whose operator has a singular value decomposition.
+        levels: noise levels, falling.
+        denoise: `x_theta,t` of a state and its level.
+        eta: share of fresh noise, where nothing or little is measured.
+        eta_b: weight of the measurement where it is less noisy than the level.
+
+    Yields:
+        The denoiser at every level, and at the last one the state itself.
+    """
+    svd = problem.svd()
+    seen = svd.s > 0
+    a = torch.where(seen, svd.s, 1)
+    y_bar = svd.Ut(problem.y) / a
+    noise = problem.sigma_y.reshape(-1, *[1] * (a.ndim - 1)) / a
+    if problem.state:  # a killed run goes on
+        (x,) = problem.state["x"]
+    else:
         x = problem.middle + levels[0] * problem.noise()
         z = svd.Vt(x - problem.middle) / levels[0]
         fresh = (levels[0] ** 2 - noise**2).clamp_min(0).sqrt()
         x = x + svd.V(torch.where(seen & (noise < levels[0]), y_bar + fresh * z - svd.Vt(x), 0))
-        for s, s_next in zip(levels, [*levels[1:], 0.0], strict=True):
-            D, eps = problem.denoise(x, s), problem.noise()
-            free = D + (1 - self.eta**2) ** 0.5 * s_next / s * (x - D) + self.eta * s_next * eps
-            theta, z = svd.Vt(D), svd.Vt(eps)
-            # less noisy than the level: the measurement, noised
-            fresh = (s_next**2 - self.eta_b**2 * noise**2).clamp_min(0).sqrt()
-            replaced = (1 - self.eta_b) * theta + self.eta_b * y_bar + fresh * z
-            # noisier: pulled
-            pull = (1 - self.eta**2) ** 0.5 * s_next * (y_bar - theta) / noise.clamp_min(1e-12)
-            pulled = theta + pull + self.eta * s_next * z
-            x_bar = torch.where(s_next < noise, pulled, replaced)
-            x = free + svd.V(torch.where(seen, x_bar - svd.Vt(free), 0))
-            yield D if s_next > 0 else x
+    for s, s_next in list(pairwise([*levels, 0.0]))[problem.done :]:
+        D, eps = denoise(x, s), problem.noise()
+        free = D + (1 - eta**2) ** 0.5 * s_next / s * (x - D) + eta * s_next * eps
+        theta, z = svd.Vt(D), svd.Vt(eps)
+        # less noisy than the level: the measurement, noised
+        fresh = (s_next**2 - eta_b**2 * noise**2).clamp_min(0).sqrt()
+        replaced = (1 - eta_b) * theta + eta_b * y_bar + fresh * z
+        # noisier: pulled
+        pull = (1 - eta**2) ** 0.5 * s_next * (y_bar - theta) / noise.clamp_min(1e-12)
+        pulled = theta + pull + eta * s_next * z
+        x_bar = torch.where(s_next < noise, pulled, replaced)
+        x = free + svd.V(torch.where(seen, x_bar - svd.Vt(free), 0))
+        problem.state["x"] = [x]
+        yield D if s_next > 0 else x

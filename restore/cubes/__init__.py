@@ -1,0 +1,1 @@
+"""Hyperspectral cubes: their files, what is wrong with them, and restoring them."""

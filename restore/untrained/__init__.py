@@ -1,0 +1,1 @@
+"""Networks that see no training data: they are fitted to the one measurement at hand."""
