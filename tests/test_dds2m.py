@@ -301,5 +301,5 @@ def test_constants_of_the_released_code():
 
 def test_solvers_with_a_prior_ask_for_it():
     y, operator = noisy()
-    with pytest.raises(ValueError, match="needs a prior"):
+    with pytest.raises(TypeError, match="the prior is None"):
         restore.solve(y, operator, None, "ddrm")
