@@ -1,11 +1,13 @@
 """How much an operator amplifies: steps along `A^T (A x - y)` are stable only relative to it."""
 
+from functools import partial
+
 import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from operators.linalg import dot
-from restore.problem import Problem
+from restore.problem import Problem, fill
 
 
 def squared_norm(problem: Problem, iterations: int = 30) -> Tensor:
@@ -19,9 +21,10 @@ def squared_norm(problem: Problem, iterations: int = 30) -> Tensor:
         `(N, 1, ..., 1)`.
     """
     shape, repeats = (problem.images, *problem.shape[1:]), len(problem.streams)
-    draw = torch.rand((1, *shape[1:]), generator=torch.Generator().manual_seed(0))
-    v = draw.to(problem.y).add_(0.5).expand(shape).contiguous()
-    del draw
+    v = problem.y.new_empty(shape)
+    fill(v[0], partial(torch.rand, generator=torch.Generator().manual_seed(0)))
+    v[1:] = v[:1]
+    v.add_(0.5)
     gain = torch.ones_like(dot(v, v))
     if isinstance(problem.operator, LinearPhysics):
         for _ in range(iterations):

@@ -254,8 +254,7 @@ class Problem:
         noise = self.y.new_empty(shape)
         parts = noise.split(shape[0] // len(self.streams))
         for generator, part in zip(self.streams, parts, strict=True):
-            for piece in part[0].view(-1).split(_PIECE):
-                piece.copy_(torch.randn(len(piece), generator=generator, dtype=torch.float64))
+            fill(part[0], partial(torch.randn, generator=generator))
             part[1:] = part[:1]
         return noise
 
@@ -273,6 +272,12 @@ class Problem:
             middle = torch.full(self.shape, self.middle, dtype=self.y.dtype, device=self.y.device)
             return proximal(self, middle, self.y, _WEAK)
         return self.operator.A_dagger(self.y)
+
+
+def fill(out: Tensor, draw: Callable[..., Tensor]) -> None:
+    """Draw the numbers of a contiguous tensor in float64, piece by piece, in its own memory."""
+    for piece in out.view(-1).split(_PIECE):
+        piece.copy_(draw(len(piece), dtype=torch.float64))
 
 
 def observed_rows(operator: Physics, x: Tensor, y: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ class Solver:
         latent: whether it takes a prior on the latents of an autoencoder, `priors.Latent`.
         paired: whether it takes, and needs, a network trained on pairs, `restore.trained`.
         prior_free: whether it needs no prior, and ignores the one it gets.
+        restores: what it is made for: "images", "volumes" (and images) or "cubes" of many bands.
         likelihoods: kinds of noise that it handles, words of `restore.likelihood.KINDS`.
     """
 
@@ -66,6 +67,7 @@ class Solver:
     latent: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     prior_free: ClassVar[bool] = False
+    restores: ClassVar[str] = "images"
     likelihoods: ClassVar[tuple[str, ...]] = ("gaussian",)
     remedy: ClassVar[str] = "use more steps, or check the operator with `restore check`"
 

@@ -5,6 +5,7 @@ about both channels of a complex image.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +32,8 @@ class VolumeSolver(Solver):
         boundary: "neumann" compares neighbours; "periodic" also the last slice with the first.
         tv_axes: spatial axes along which the term compares neighbours; `axis` alone when empty.
     """
+
+    restores: ClassVar[str] = "volumes"
 
     axis: int = 0
     z_prior: ZPrior = "tv"

@@ -10,7 +10,7 @@ from priors.powerlaw import PowerLawDenoiser, fit_power_law
 from restore import cli
 from restore.bench import denoising, photos
 from restore.bench.cli import photos_table
-from restore.solvers import available
+from restore.solvers import available, for_images
 from restore.solvers.diffpir import DiffPIR
 from restore.solvers.moment_ladder import MomentLadder
 
@@ -65,7 +65,7 @@ def test_rows_are_means_over_photographs(crops, prior):
     assert photos_table([row]).row_count == 1
 
 
-@pytest.mark.parametrize("name", [n for n in available() if n not in ("moment-ladder", "mmps")])
+@pytest.mark.parametrize("name", [n for n in for_images() if n not in ("moment-ladder", "mmps")])
 def test_equal_cost_is_about_equal(name):
     solver = available()[name]()
     if name == "twisted-smc":

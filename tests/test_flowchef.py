@@ -245,7 +245,7 @@ def test_the_papers_own_scale_and_the_normalised_step(spec):
     s_g = kappa / float(gain) * y.numel() / 2
     raw = FlowChef(steps=8, scale=s_g)(y, operator, prior).samples
     own = FlowChef(steps=8, kappa=kappa)(y, operator, prior).samples
-    torch.testing.assert_close(raw, own, rtol=0, atol=5e-6)
+    torch.testing.assert_close(raw, own, rtol=0, atol=1e-6)
 
 
 def test_a_rectified_flow_network_is_driven_as_one_and_others_are_named():
@@ -263,7 +263,7 @@ def test_a_rectified_flow_network_is_driven_as_one_and_others_are_named():
     operator, y = first_of_pairs(4)
     driven = FlowChef(steps=20)(y, operator, flow)
     closed = FlowChef(steps=20)(y, operator, prior)
-    torch.testing.assert_close(driven.samples, closed.samples, rtol=0, atol=5e-6)
+    torch.testing.assert_close(driven.samples, closed.samples, rtol=0, atol=1e-6)
     assert "flow" not in driven.notes
     assert "no rectified flow" in str(closed.notes["flow"])
 
@@ -299,7 +299,7 @@ def test_a_latent_flow_steps_by_the_sign_of_the_decoders_gradient():
     D = latents(t * noise / (1 - t), t / (1 - t))
     g = (D.flatten() @ W.T - y.flatten()) @ W
     expected = (D.flatten() - 0.05 * g.sign()) @ W.T
-    torch.testing.assert_close(estimates[0].flatten(), expected, rtol=0, atol=5e-6)
+    torch.testing.assert_close(estimates[0].flatten(), expected, rtol=0, atol=1e-6)
 
 
 def test_latent_and_pixel_forms_agree_on_a_linear_decoder():

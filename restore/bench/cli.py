@@ -85,11 +85,12 @@ def posterior(
     from restore.bench.peers import available as installed
     from restore.console import print_json, show
     from restore.files import check_free
-    from restore.solvers import available
+    from restore.solvers import available, for_images
 
     if picture is not None:
         check_free(picture, overwrite=True)
-    solvers = [available()[name]() for name in _known("solver", solver, available())]
+    chosen = _known("solver", solver, available() if solver else for_images())
+    solvers = [available()[name]() for name in chosen]
     names = _known("prior", prior, bench.QUICK if quick and not prior else bench.FAMILIES)
     rows = list(
         bench.run(
@@ -153,9 +154,9 @@ def photos(
     from restore.bench import photos as bench
     from restore.bench.denoising import photographs
     from restore.console import print_json, show
-    from restore.solvers import available
+    from restore.solvers import available, for_images
 
-    names = _known("solver", solver, available())
+    names = _known("solver", solver, available() if solver else for_images())
     solvers = [available()[name]() for name in names]
     if calls is not None:
         solvers = [bench.at_cost(one, calls) for one in solvers if bench.has_steps(one)]
@@ -166,6 +167,30 @@ def photos(
         print_json([asdict(row) for row in rows])
     else:
         show(photos_table(rows))
+
+
+@app.command()
+def cubes(
+    solver: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several; by default all of cubes.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="denoise, complete, superres; by default two.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, max=90, help="Side of the crop, pixels.")] = 64,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each solver, or samples.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Solvers of cubes on a real hyperspectral scene (package tensorly)."""
+    from restore.bench import cubes as bench
+    from restore.console import show_rows
+    from restore.solvers import available
+
+    known = {name: kind for name, kind in available().items() if kind.restores == "cubes"}
+    solvers = [known[name]() for name in _known("solver", solver, known)]
+    tasks = _known("task", task, bench.TASKS) if task else ["denoise", "complete"]
+    rows = list(bench.run(solvers, bench.indian_pines(size), tasks=tasks, seeds=seeds))
+    show_rows([row.as_dict() if as_json else row.cells() for row in rows], as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Solvers that train on nothing, on a real hyperspectral scene, beside classical methods.
+"""Solvers of cubes on a real hyperspectral scene, beside classical methods.
 
 Indian Pines (AVIRIS, 1992; Baumgardner, Biehl, Landgrebe), as the tensorly package carries it: 32
 of its 200 bands, a crop of its 145x145 pixels, every band scaled to [0, 1]. It holds noise of its
@@ -9,22 +9,24 @@ own, some 0.5 % of the range; PSNR above 35 dB means little.
     SAM      mean angle between true and restored spectra, degrees
 
 Classical methods are at their best settings by the truth (`restore.bench.cube_rivals`); solvers get
-no such help.
+no such help. A seed of one that fits a network is a result; one that draws from a posterior is
+judged by the mean of its samples, as it is used.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
 import operators
+import restore
 from restore.bench.cube_rivals import best_of_each
 from restore.metrics import band_psnr, spectral_angle
-from restore.solver import Step
-from restore.untrained.solver import UntrainedSolver
+from restore.solver import Solver, Step
 
 # task -> (operator specification, noise std)
 TASKS: dict[str, tuple[str, float]] = {
@@ -59,6 +61,21 @@ class Row:
     seconds: float
     seeds: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        return asdict(self)
+
+    def cells(self) -> dict[str, str]:
+        """Return what the table shows."""
+        return {
+            "task": self.task,
+            "method": self.method,
+            "PSNR": f"{self.psnr:.2f}" + (f" +- {self.spread:.2f}" if self.spread else ""),
+            "oracle": f"{self.oracle:.2f}",
+            "SAM": f"{self.sam:.2f}",
+            "s": f"{self.seconds:.1f}",
+        }
+
 
 def indian_pines(side: int = 64) -> Tensor:
     """A crop of the scene, `(1, 32, side, side)` in [0, 1].
@@ -76,20 +93,22 @@ def indian_pines(side: int = 64) -> Tensor:
 
 
 def run(
-    solvers: Sequence[UntrainedSolver],
+    solvers: Sequence[Solver],
     truth: Tensor,
     *,
     tasks: Sequence[str] = ("denoise", "complete"),
+    prior: str = "natural-gray",
     seeds: int = 3,
     progress: bool | None = None,
 ) -> Iterator[Row]:
     """Measure a cube and restore it by everything.
 
     Args:
-        solvers: such as need no prior.
+        solvers: those that cannot do a task are left out of it.
         truth: clean cube `(1, C, H, W)` in [0, 1].
         tasks: names of `TASKS`.
-        seeds: of each solver.
+        prior: of grey images, for solvers that need one.
+        seeds: of each solver, or samples.
         progress: show a bar; None shows it on a terminal only.
 
     Yields:
@@ -106,7 +125,8 @@ def run(
             yield _row(task, name, cube, truth, time.perf_counter() - started)
             started = time.perf_counter()
         for solver in solvers:
-            yield _solved(task, solver, y, operator, truth, seeds, progress)
+            if solver.lacks(operator) is None:
+                yield _solved(task, solver, y, operator, truth, prior, seeds, progress)
 
 
 def _row(task: str, method: str, cube: Tensor, truth: Tensor, seconds: float) -> Row:
@@ -116,10 +136,11 @@ def _row(task: str, method: str, cube: Tensor, truth: Tensor, seconds: float) ->
 
 def _solved(
     task: str,
-    solver: UntrainedSolver,
+    solver: Solver,
     y: Tensor,
     operator: Physics,
     truth: Tensor,
+    prior: str,
     seeds: int,
     progress: bool | None,
 ) -> Row:
@@ -128,15 +149,22 @@ def _solved(
     def watch(step: Step) -> None:
         torch.maximum(best, band_psnr(step.x, truth, clip=False).mean(1), out=best)
 
-    result = solver(y, operator, None, samples=seeds, callback=watch, progress=progress)
-    cubes = result.samples[:, 0]
+    # all seeds at once, so that `watch` sees every one
+    result = restore.solve(
+        *(y, operator, prior, solver),
+        samples=seeds,
+        callback=watch if solver.prior_free else None,
+        batch_size=seeds,
+        progress=progress,
+    )
+    cubes = result.samples[:, 0] if solver.prior_free else result.mean
     psnr = band_psnr(cubes, truth, clip=False).mean(1)
     return Row(
         task,
         f"{solver.name}, rank {result.notes['rank']}",
         float(psnr.mean()),
-        float(psnr.std()) if seeds > 1 else 0.0,
-        float(best.mean()),
+        float(psnr.std()) if len(psnr) > 1 else 0.0,
+        float((best if solver.prior_free else psnr).mean()),
         float(spectral_angle(cubes, truth).mean()),
         result.cost.seconds / seeds,
         seeds,

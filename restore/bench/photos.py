@@ -160,7 +160,7 @@ _STEPS, _PROBES = ("steps", "levels"), (8, 16)
 
 def has_steps(solver: Solver) -> bool:
     """Whether `at_cost` can change what the solver costs."""
-    return not solver.prior_free and any(f.name in _STEPS for f in dataclasses.fields(solver))
+    return any(f.name in _STEPS for f in dataclasses.fields(solver))
 
 
 def _cost(solver: Solver) -> float:

@@ -71,13 +71,14 @@ def priors(
 
 
 def solvers(as_json: AsJson = False) -> None:
-    """List the solvers: needs, noise, cost, kind of spread."""
+    """List the solvers: what for, needs, noise, cost, kind of spread."""
     from restore import trained
     from restore.solvers import available
 
     rows = [
         {
             "solver": name,
+            "for": kind.restores,
             "needs": ", ".join(kind.requires) or "any operator",
             "noise": ", ".join(kind.likelihoods),
             "cost of a sample": kind.cost,
@@ -92,6 +93,7 @@ def solvers(as_json: AsJson = False) -> None:
         rows.append(
             {
                 "solver": name,
+                "for": solver.restores,
                 "needs": network.trained.operator,
                 "noise": f"gaussian, {low:g} to {high:g}",
                 "cost of a sample": f"{solver.length} forwards",

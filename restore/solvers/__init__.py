@@ -57,3 +57,8 @@ def available() -> dict[str, type["Solver"]]:
         FitVS2M,
     )
     return {solver.name: solver for solver in solvers}
+
+
+def for_images() -> dict[str, type["Solver"]]:
+    """Those of `available` that are not made for volumes or cubes: what benches of images run."""
+    return {name: solver for name, solver in available().items() if solver.restores == "images"}

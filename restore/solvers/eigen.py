@@ -49,6 +49,7 @@ class Eigen(Solver):
     cost: ClassVar[str] = "8 forwards + at most 24 VJPs, of R images"
     posterior: ClassVar[str] = "posterior, given the spectral subspace"
     remedy: ClassVar[str] = "raise rank, or the ladder's levels and max_iter"
+    restores: ClassVar[str] = "cubes"
 
     rank: int | None = None
     ladder: MomentLadder = field(default_factory=lambda: MomentLadder(sweeps=2))

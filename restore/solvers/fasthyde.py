@@ -45,6 +45,7 @@ class FastHyDe(Solver):
     cost: ClassVar[str] = "1 forward of R images"
     posterior: ClassVar[str] = "none: the posterior mean, whatever the seed"
     remedy: ClassVar[str] = "raise rank, or give the true noise level"
+    restores: ClassVar[str] = "cubes"
 
     rank: int | None = None
 

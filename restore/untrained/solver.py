@@ -41,6 +41,7 @@ class UntrainedSolver(Solver):
 
     posterior: ClassVar[str] = "none: spread over initialisations"
     prior_free: ClassVar[bool] = True
+    restores: ClassVar[str] = "cubes"
     remedy: ClassVar[str] = "use more steps, a larger lr or a larger rank"
 
     rank: int | None = None
