@@ -387,7 +387,8 @@ def test_trajectories_have_an_exact_adjoint_unit_norm_and_gradients(trajectory, 
     assert (norm == pytest.approx(1, rel=1e-4)) if coils == 1 else (0.5 < norm <= 1)
     small = operators.noncartesian((2, 3, 4), trajectory=trajectory, shots=2, coils=coils)
     small, x = small.to(torch.float64), normal(1, 2, 3, 4).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda x: small.A(x).square(), x)
+    # threads add in the order in which they come: sums of tens of numbers near 1 differ by rounding
+    assert torch.autograd.gradgradcheck(lambda x: small.A(x).square(), x, nondet_tol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(9, 8), (4, 5, 6)])
