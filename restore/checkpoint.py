@@ -107,7 +107,8 @@ class Checkpoint:
             with safe_open(self.path, framework="pt", device=str(self.device)) as file:
                 about = json.loads((file.metadata() or {})[_MARK])
                 self._refuse_other(about["request"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                # copied: in the file they lie at any address, and sums depend on its alignment
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         except (SafetensorError, KeyError):
             raise ValueError(
                 f"'{self.path.name}' is not a checkpoint of a run; name another file."
