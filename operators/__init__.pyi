@@ -28,6 +28,7 @@ from .noncartesian import noncartesian as noncartesian
 from .parse import available as available
 from .parse import image_shape_from as image_shape_from
 from .parse import parse as parse
+from .parse import same_but_seed as same_but_seed
 from .pet import pet as pet
 from .phase import phase as phase
 from .photographic import hdr as hdr
@@ -76,6 +77,7 @@ __all__ = [
     "pet",
     "phase",
     "response",
+    "same_but_seed",
     "saturate",
     "slices",
     "stripes",

@@ -45,6 +45,8 @@ from .words import nearest
 
 Shape = tuple[int, ...]
 
+_ANY = ("seed", "memory_budget", "noise")  # options that change no pattern's statistics
+
 
 class Entry(NamedTuple):
     """A constructor, and the clean shape behind a measured image when the measurement is one."""
@@ -142,6 +144,19 @@ def series(
     grow = int(step) if isinstance(first, int) else step
     values = ({option: first + i * grow} for i in range(count))
     return [_build(spec, entry, options | value, image_shape, noise) for value in values]
+
+
+def same_but_seed(one: str, other: str) -> bool:
+    """Whether two specifications differ in nothing but the seed of a random pattern.
+
+    Raises:
+        ValueError: a specification that cannot be read.
+    """
+    (entry, mine), (also, theirs) = _read_spec(one), _read_spec(other)
+    options = {k: p.default for k, p in _options(entry.build).items() if k not in _ANY}
+    return entry is also and all(
+        mine.get(k, default) == theirs.get(k, default) for k, default in options.items()
+    )
 
 
 def image_shape_from(spec: str, measurement_shape: Sequence[int]) -> Shape:

@@ -115,11 +115,12 @@ class Run:
         tensors = {"random": self.generator.get_state(), "step": torch.tensor(self.step)}
         for name, parameter in self.network.named_parameters():
             state = self.optimiser.state[parameter]
+            unused = torch.zeros_like(parameter)  # moments of what the loss does not reach
             tensors |= {
                 f"weight/{name}": parameter.detach(),
                 f"average/{name}": self.average[name],
-                f"moment1/{name}": state["exp_avg"],
-                f"moment2/{name}": state["exp_avg_sq"],
+                f"moment1/{name}": state.get("exp_avg", unused),
+                f"moment2/{name}": state.get("exp_avg_sq", unused),
             }
         write_tensors(path, tensors)
 

@@ -75,6 +75,71 @@ def test_a_stopped_run_goes_on_to_the_same_bits(pictures, tmp_path):
         assert torch.equal(a, b)
 
 
+UNROLLED = {"family": "idm", "noise": (0.0, 0.0), "batch": 2}
+
+
+@pytest.mark.parametrize(
+    ("operator", "noise"),
+    [
+        ("cs:ratio=0.25,kind=scrambled,block=16", 0.0),
+        ("mask:keep=0.4", 0.01),
+        ("ct:angles=9", 0.01),
+    ],
+)
+def test_an_unrolled_network_trains_and_restores(operator, noise, pictures, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    made = plan(**UNROLLED | {"operator": operator, "noise": (noise, noise)}, steps=4)
+    outcome = train_files([pictures], out, made, progress=False)
+    assert outcome.words().count("dB") == 2  # nothing is drawn
+    assert out.stat().st_size < 1.4e6  # half precision
+    physics = parse(operator, (3, 40, 40), noise=noise)
+    x = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    result = restore.solve(measure(physics, x, seed=1), physics, solver=out)
+    assert result.mean.shape == x.shape
+    assert result.cost.calls == 3
+
+
+def test_grey_pictures_train_mri_with_a_phase(tmp_path):
+    folder, out = tmp_path / "grey", tmp_path / "mri.safetensors"
+    folder.mkdir()
+    for name in ("camera", "moon"):
+        x = torch.from_numpy(getattr(data, name)()).float()[None, :160, :160] / 255
+        images.write(folder / f"{name}.png", x)
+    made = plan(**UNROLLED | {"operator": "mri:acceleration=4"}, steps=2)
+    train_files([folder], out, made, progress=False)
+    physics = parse("mri:acceleration=4", (2, 40, 40))
+    x = torch.randn(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    result = restore.solve(measure(physics, x, seed=1), physics, solver=out)
+    assert result.mean.shape == x.shape
+    assert float(result.misfit) < 1e-3  # projected
+
+
+def test_an_unrolled_network_starts_from_another(pictures, tmp_path):
+    first, out = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    cs = "cs:ratio={},kind=scrambled,block=16"
+    made = plan(**UNROLLED | {"operator": cs.format(0.1)}, steps=2)
+    train_files([pictures], first, made, progress=False)
+    made = plan(**UNROLLED | {"operator": cs.format(0.5), "begin": str(first)}, steps=1)
+    training = Training(made, read_scenes([pictures], 32))
+    learnt = weights.load(first).network.state_dict()
+    for name, value in training.network.state_dict().items():
+        assert torch.equal(value, learnt[name])
+    train_files([pictures], out, made, progress=False)
+    with pytest.raises(ValueError, match="family 'rddm' cannot start from prior 'natural'"):
+        plan("rddm", begin="natural")
+
+
+def test_an_unrolled_network_trains_to_the_same_bits_whatever_is_kept(pictures):
+    scenes, found = read_scenes([pictures], 32), []
+    for keep in ("everything", "steps", "steps and blocks"):
+        made = plan(**UNROLLED | {"operator": "mask:keep=0.4", "keep": keep}, steps=3)
+        training = Training(made, scenes)
+        found.append([done.loss for done in training.run(None)])
+    assert found[0][0] == found[1][0] == found[2][0]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("target", [residual_loss, regression_loss])
 def test_training_learns(target):
     # one pattern, blurred: what is missing is always the same, so that any working loss finds it

@@ -7,12 +7,16 @@ import typer
 
 if TYPE_CHECKING:
     from priors.training import Recipe
+    from restore.trained.unrolled import Keep
 
 
 def train(
     family: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="resshift, rddm, ...; `residual` serves all of them."),
+        typer.Argument(
+            metavar="NAME",
+            help="resshift, rddm, ...; `residual` serves all diffusions; idm is an unrolled one.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Weights to write, .safetensors.")],
     operator: Annotated[str, typer.Option(metavar="SPEC", help="For example blur:sigma=2.")],
@@ -23,9 +27,20 @@ def train(
             metavar="S", help="Std of the noise where white is 1, or LOW:HIGH for a range."
         ),
     ] = "0.01",
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; 8 crops each.")] = 16000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 16000,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     size: Annotated[str, typer.Option(help="small or medium.")] = "medium",
     patch: Annotated[int, typer.Option(min=16, max=128, help="Side of the crops, pixels.")] = 64,
+    begin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="idm: prior or weights to start from, as natural-gray."),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="idm: what stays in memory: everything, steps, or 'steps and blocks' (the least)."
+        ),
+    ] = "steps and blocks",
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
@@ -35,7 +50,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no words.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Numbers as JSON.")] = False,
 ) -> None:
-    """Train a restoration diffusion for one operator.
+    """Train a restorer for one operator.
 
     On your own pictures. Stopped at any time, the same command goes on where it stopped. Beside OUT
     stand its card (OUT.json) and a picture of held-out crops (OUT.png); use it with
@@ -51,6 +66,9 @@ def train(
         noise=_interval(noise),
         size=size,
         patch=patch,
+        batch=batch,
+        begin=begin,
+        keep=_keep(keep),
         recipe=_recipe(steps, seed),
     )
     outcome = train_files(
@@ -65,11 +83,13 @@ def train(
     if as_json:
         print_json(outcome._asdict())
     elif not quiet:
-        say(
-            f"On held-out crops: degraded {outcome.degraded:.2f} dB, regression "
-            f"{outcome.regression:.2f} dB, mean of 4 samples {outcome.mean:.2f} dB, one sample "
-            f"{outcome.sample:.2f} dB.\nWrote {out}."
-        )
+        say(f"{outcome.words()}\nWrote {out}.")
+
+
+def _keep(word: str) -> "Keep":
+    from restore.trained.unrolled import keep_word
+
+    return keep_word(word)
 
 
 def _recipe(steps: int, seed: int) -> "Recipe":

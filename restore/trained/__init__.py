@@ -11,18 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from priors.training import Loss
-    from restore.trained.network import PairNetwork
+    from restore.trained.family import TrainedSolver
     from restore.trained.pair_prior import PairPrior
     from restore.trained.pairs import Pairs
     from restore.trained.restorer import Restorer
 
-    Target = Callable[[Pairs, PairNetwork], Loss]
+    Target = Callable[[Pairs, Any], Loss]
 
 
 DEFAULT = "resshift"  # of a network that serves every family
 
 
-def families() -> dict[str, type["Restorer"]]:
+def families() -> dict[str, type["TrainedSolver"]]:
+    """Name -> class of everything that brings a network of its own."""
+    from restore.trained.idm import IDM
+
+    return {**diffusions(), IDM.name: IDM}
+
+
+def diffusions() -> dict[str, type["Restorer"]]:
     """Name -> class of every restoration diffusion."""
     from restore.trained.conditional import Conditional
     from restore.trained.mean_reverting import MeanReverting
@@ -31,7 +38,8 @@ def families() -> dict[str, type["Restorer"]]:
     from restore.trained.resshift import ResShift
     from restore.trained.storm import StoRM
 
-    return {kind.name: kind for kind in (ResShift, RDDM, MeanReverting, OUVE, StoRM, Conditional)}
+    kinds = (ResShift, RDDM, MeanReverting, OUVE, StoRM, Conditional)
+    return {kind.name: kind for kind in kinds}
 
 
 def trainable() -> dict[str, "Target"]:
@@ -59,7 +67,7 @@ def available() -> dict[str, tuple[str, str]]:
     return names
 
 
-def load(name: str | Path) -> tuple["Restorer", "PairPrior"]:
+def load(name: str | Path) -> tuple["TrainedSolver", "PairPrior"]:
     """Return the solver and the network of a name of `available()` or of a user's file.
 
     Raises:

@@ -105,6 +105,8 @@ def search_files(
         raise ValueError(f"'{out.name}' must end in .safetensors, the only format of starts here.")
     check_free(out, overwrite=overwrite)
     solver, prior = trained.load(weights)
+    if not isinstance(solver, Restorer):
+        raise ValueError(f"'{weights}' starts from no noise; search for that of a diffusion.")
     solver, place = _deterministic(solver, steps), usable_device(device)
     prior = prior.to(place)
     scenes = read_scenes(sources, size or prior.trained.patch)

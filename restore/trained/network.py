@@ -72,6 +72,12 @@ class PairNetwork(nn.Module):
         return padded_call(self.net, seen, level, one_by_one=not self.training)
 
     @property
+    def config(self) -> dict[str, object]:
+        """What builds the same network, as plain values."""
+        names = ("channels", "widths", "blocks", "spread", "middle", "seen")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.net.parameters()).device

@@ -16,7 +16,7 @@ from deepinv.physics import Physics
 from torch import Tensor, nn
 
 import operators
-from operators import noise_sigma
+from operators import noise_sigma, same_but_seed
 from priors import Card, Denoiser
 
 _SAME = 1e-3  # relative difference of two operators' measurements of one random image
@@ -122,8 +122,8 @@ def mismatch(operator: Physics, prior: PairPrior, x: Tensor) -> str | None:
         return f"{trained_for}, found noise {float(sigma):g}; {advice}"
     kind = about.operator.partition(":")[0]
     _, options = operators.available()[kind]
-    if "seed" in options:  # a random pattern: any of its kind will do
-        if str(given).partition(":")[0] == kind:
+    if "seed" in options:  # a random pattern: any like it will do
+        if str(given).partition(":")[0] == kind and same_but_seed(str(given), about.operator):
             return None
         return f"{trained_for}, found '{given}'; {advice}"
     mine = operators.parse(about.operator, tuple(x.shape[1:])).to(x.device, x.dtype)

@@ -16,6 +16,14 @@ Images = Callable[[torch.Generator], Tensor]
 """Draws clean images `(B, C, H, W)` in [0, 1] from a generator."""
 
 
+class Measured(NamedTuple):
+    """Clean images `x_0` `(B, C, H, W)`, their measurements `y` `(B, ...)`, and by what."""
+
+    x_0: Tensor
+    y: Tensor
+    operator: Physics
+
+
 class Batch(NamedTuple):
     """Clean images `x_0` and degraded images `y_0`, both `(B, C, H, W)`."""
 
@@ -42,6 +50,11 @@ class Pairs:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         """Draw a batch."""
+        x_0, y, physics = self.measured(generator)
+        return Batch(x_0, anchor(y, physics, tuple(x_0.shape[1:]), self.middle))
+
+    def measured(self, generator: torch.Generator) -> Measured:
+        """Draw a batch, measurements as they are."""
         x_0 = self.images(generator)
         low, high = self.noise
         sigma = low + (high - low) * float(torch.rand((), generator=generator))
@@ -49,16 +62,27 @@ class Pairs:
         physics = self.operator(tuple(x_0.shape[1:]), seed)
         y = physics.A(x_0)
         y = y + sigma * torch.randn(y.shape, generator=generator)
-        return Batch(x_0, anchor(y, physics, tuple(x_0.shape[1:]), self.middle))
+        return Measured(x_0, y, physics)
 
     def operator(self, image_shape: tuple[int, ...], seed: int) -> Physics:
         """Build the operator for images of a shape, a random one from `seed`."""
-        physics = operators.parse(self.spec, image_shape)
-        _, options = operators.available()[self.spec.partition(":")[0].strip()]
+        name = self.spec.partition(":")[0].strip()
+        _, options = operators.available().get(name, ("", {}))
         if "seed" not in options or "seed=" in self.spec:
-            return physics
+            return operators.parse(self.spec, image_shape)
         joint = "," if ":" in self.spec else ":"
         return operators.parse(f"{self.spec}{joint}seed={seed}", image_shape)
+
+
+def with_phase(images: Images) -> Images:
+    """Make grey pictures complex, `(B, 2, H, W)`, each of a random phase, as MRI takes them."""
+
+    def drawn(generator: torch.Generator) -> Tensor:
+        x = images(generator)
+        phase = 2 * torch.pi * torch.rand((len(x), 1, 1, 1), generator=generator)
+        return torch.cat([x * phase.cos(), x * phase.sin()], 1)
+
+    return drawn
 
 
 def residual_std(

@@ -22,8 +22,8 @@ from priors.training import Loss, Network
 from restore.problem import Problem, stream
 from restore.samplers.grid import Grid
 from restore.samplers.sampler import Path, Sampler
-from restore.solver import Solver
 from restore.trained.anchor import anchor
+from restore.trained.family import TrainedSolver
 from restore.trained.latent import LatentPairs, on_latents
 from restore.trained.network import PairNetwork
 from restore.trained.pair_prior import PairPrior, Trained
@@ -32,7 +32,7 @@ from restore.trained.start import start_noise
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restorer(Solver):
+class Restorer(TrainedSolver):
     """Base class; see the module's docstring.
 
     Args:
@@ -46,11 +46,7 @@ class Restorer(Solver):
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
-    likelihoods: ClassVar[tuple[str, ...]] = ("gaussian",)
-    paired: ClassVar[bool] = True
-    runs_around: ClassVar[str] = "degraded"  # or "middle"; see `Trained.around`
     posterior: ClassVar[str] = "of the training pairs, narrowed by few steps"
-    remedy: ClassVar[str] = "check that operator and noise are those of the training"
 
     boundary: str = "random"
     noise_scale: float = 1.0

@@ -78,9 +78,9 @@ class StoRM(Restorer):
     @property
     def diffusion(self) -> Restorer:
         """The diffusion that regenerates."""
-        from restore.trained import families
+        from restore.trained import diffusions
 
-        return families()[self.inner]() if isinstance(self.inner, str) else self.inner
+        return diffusions()[self.inner]() if isinstance(self.inner, str) else self.inner
 
     @property
     def schedule(self) -> Schedule:
@@ -218,7 +218,7 @@ def regenerating(prior: PairPrior) -> PairPrior:
 
 
 def _around_images() -> list[str]:
-    from restore.trained import families
+    from restore.trained import diffusions
 
-    known = families().items()
+    known = diffusions().items()
     return [name for name, kind in known if kind.runs_around == "degraded" and kind is not StoRM]

@@ -11,15 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from operators.validate import one_of
-from priors import Card
+import priors
+from operators.validate import one_of, whole
+from priors import Card, Denoiser
 from priors.patches import Patches
 from priors.training import Loss, Progress, Recipe, fit
-from restore.trained import families, trainable
+from restore.trained import families, trainable, weights
 from restore.trained.pair_prior import PairPrior, Trained
-from restore.trained.pairs import Batch, Pairs, residual_std
+from restore.trained.pairs import Batch, Images, Measured, Pairs, residual_std, with_phase
 from restore.trained.residual import LEVELS
 from restore.trained.restorer import Restorer
+from restore.trained.unrolled import Form, Keep, Unrolled
 
 SIZES: dict[str, tuple[tuple[int, int, int, int], int]] = {
     "small": ((16, 32, 64, 128), 1),  # 0.6 M parameters, 1.2 MB, an eighth of the time
@@ -38,6 +40,12 @@ class Plan:
         noise: lowest and highest std of the measurements' noise.
         size: of the network, a word of `SIZES`.
         patch: side of the training crops, pixels, at most 128.
+        batch: crops a step.
+        begin: name or file of a prior, or of another unrolled network, from whose weights an
+            unrolled one starts; at random when None.
+        keep: what an unrolled network keeps for the gradient; see `Unrolled.keep`.
+        unroll: T of an unrolled network.
+        form: of its steps; see `Unrolled`.
         recipe: constants of the run.
 
     Raises:
@@ -49,11 +57,21 @@ class Plan:
     noise: tuple[float, float]
     size: str = "medium"
     patch: int = 64
+    batch: int = 8
+    begin: str | None = None
+    keep: Keep = "steps and blocks"
+    unroll: int = 3
+    form: Form = "ddim"
     recipe: Recipe = field(default_factory=lambda: Recipe(steps=16000))
 
     def __post_init__(self) -> None:
         one_of("family", self.family, list(trainable()))
         one_of("size", self.size, list(SIZES))
+        whole("batch", self.batch, low=1, do="raise it")
+        if self.begin is not None and self.family != "idm":
+            raise ValueError(
+                f"family '{self.family}' cannot start from prior '{self.begin}'; idm can."
+            )
         low, high = self.noise
         if not 0 <= low <= high < float("inf"):
             raise ValueError(
@@ -83,19 +101,32 @@ class Training:
         self.plan, self.channels = plan, scenes[0].shape[0]
         count = max(1, round(_HELD_OUT * len(scenes)))
         kept = [scene for i, scene in enumerate(scenes) if i >= count]
-        self.pairs = Pairs(Patches(kept, size=plan.patch), plan.operator, plan.noise)
-        self.held_out = Pairs(
-            Patches(list(scenes[:count]), size=min(128, 2 * plan.patch), batch=4).plain_batch,
-            plan.operator,
-            plan.noise,
-        )
+        patches: Images = Patches(kept, size=plan.patch, batch=plan.batch)
+        aside: Images = Patches(
+            list(scenes[:count]), size=min(128, 2 * plan.patch), batch=4
+        ).plain_batch
+        middle = 0.5
+        if self.channels == 1 and plan.operator.partition(":")[0].strip() == "mri":
+            patches, aside = with_phase(patches), with_phase(aside)
+            self.channels, middle = 2, 0.0
+        self.pairs = Pairs(patches, plan.operator, plan.noise, middle)
+        self.held_out = Pairs(aside, plan.operator, plan.noise, middle)
         self.kind = families().get(plan.family, Restorer)
         draws = torch.Generator().manual_seed(plan.recipe.seed)
-        spread = residual_std(self.pairs, 50, draws, self.kind.runs_around)
+        around = self.kind.runs_around
+        self.spread = residual_std(self.pairs, 50, draws, around) if around != "nothing" else 0.0
         widths, blocks = SIZES[plan.size]
         with torch.random.fork_rng(devices=[]):  # the first weights; nothing else draws globally
             torch.manual_seed(plan.recipe.seed)
-            network = self.kind.network(self.channels, widths, blocks, spread)
+            network = self.kind.network(self.channels, widths, blocks, self.spread)
+            if plan.family == "idm":
+                options = {"steps": plan.unroll, "form": plan.form, "middle": middle}
+                network = Unrolled.of(self.channels, widths, blocks, **options)
+        if isinstance(network, Unrolled):
+            network.keep(plan.keep)
+        if plan.begin is not None:
+            assert isinstance(network, Unrolled)  # `Plan` refuses others
+            network.begin(_weights(plan.begin))
         self.network = network.to(memory_format=torch.channels_last).to(device)
 
     @property
@@ -111,9 +142,13 @@ class Training:
         """Four clean and degraded crops of images that are not trained on, always the same."""
         return self.held_out(torch.Generator().manual_seed(1))
 
+    def measured(self) -> Measured:
+        """Return the same crops, their measurements as they are."""
+        return self.held_out.measured(torch.Generator().manual_seed(1))
+
     def prior(self, name: str) -> PairPrior:
         """Return the network, as it stands, with its card."""
-        plan, spread = self.plan, self.network.spread
+        plan, spread = self.plan, self.spread
         trained = Trained(
             operator=plan.operator,
             noise=plan.noise,
@@ -126,3 +161,13 @@ class Training:
         )
         card = Card(name=name, channels=self.channels, spatial_dims=2)
         return self.kind.assemble(card, self.network, trained)
+
+
+def _weights(name: str) -> Denoiser:
+    """A prior, or a network of `restore train`, by its name or file."""
+    if name in priors.available():
+        return priors.load(name)
+    try:
+        return weights.load(name)
+    except ValueError:
+        return priors.load(name)

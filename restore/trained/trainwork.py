@@ -16,10 +16,12 @@ from restore import __version__, images
 from restore.files import atomic, check_free
 from restore.filework import pictures, usable_device
 from restore.metrics import psnr
-from restore.trained import DEFAULT, families, weights
+from restore.trained import DEFAULT, diffusions, weights
+from restore.trained.normal import Normal
 from restore.trained.pair_prior import PairPrior
 from restore.trained.restorer import regress
 from restore.trained.training import Plan, Training
+from restore.trained.unrolled import Unrolled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +35,8 @@ class Outcome(NamedTuple):
     """What a training reached on crops that it never saw: mean PSNR in dB.
 
     `degraded` is that of the degraded images, `regression` of the network under overwhelming noise,
-    `mean` of the mean of four samples, `sample` of single ones (the last two NaN for a plain
-    regression).
+    `mean` of the mean of four samples, `sample` of single ones (the last two NaN for what draws
+    none).
     """
 
     degraded: float
@@ -42,6 +44,17 @@ class Outcome(NamedTuple):
     mean: float
     sample: float
     seconds: float
+
+    def words(self) -> str:
+        """One line for a person."""
+        told = {
+            "degraded": self.degraded,
+            "regression": self.regression,
+            f"mean of {_SAMPLES} samples": self.mean,
+            "one sample": self.sample,
+        }
+        parts = [f"{what} {value:.2f} dB" for what, value in told.items() if value == value]
+        return f"On held-out crops: {', '.join(parts)}."
 
 
 def train_files(
@@ -124,17 +137,37 @@ def read_scenes(sources: Sequence[Path], patch: int) -> list[Tensor]:
 def _validate(prior: PairPrior, training: Training, seconds: float) -> tuple[Outcome, "Figure"]:
     from restore.plot import panel
 
+    if isinstance(prior.network, Unrolled):
+        return _validate_unrolled(prior.network, training, seconds)
     x_0, y_0 = training.validation()
     fit = regress(prior, y_0)
     columns = {"truth": list(x_0), "degraded": list(y_0), "regression": list(fit)}
     mean = sample = float("nan")
     if training.plan.family != "regression":
         family = DEFAULT if training.plan.family == "residual" else training.plan.family
-        drawn = families()[family]().around(prior, y_0, samples=_SAMPLES)
+        drawn = diffusions()[family]().around(prior, y_0, samples=_SAMPLES)
         columns |= {"one sample": list(drawn[0]), "posterior std": list(drawn.std(0))}
         mean, sample = _psnr(drawn.mean(0), x_0), _psnr(drawn[0], x_0)
     outcome = Outcome(_psnr(y_0, x_0), _psnr(fit, x_0), mean, sample, seconds)
     return outcome, panel(columns)
+
+
+def _validate_unrolled(
+    network: Unrolled, training: Training, seconds: float
+) -> tuple[Outcome, "Figure"]:
+    from restore.plot import panel
+
+    x_0, y, operator = training.measured()
+    normal = Normal(operator, y, tuple(x_0.shape[1:]))
+    with torch.no_grad():
+        first, fit = network.seen(normal), network(normal)
+    shown = {"truth": x_0, "back-projected": first, "reconstructed": fit}
+    columns = {
+        name: list(x.norm(dim=1, keepdim=True) if x.shape[1] == 2 else x)
+        for name, x in shown.items()
+    }
+    none = float("nan")
+    return Outcome(_psnr(first, x_0), _psnr(fit, x_0), none, none, seconds), panel(columns)
 
 
 def _psnr(x: Tensor, truth: Tensor) -> float:
@@ -146,7 +179,7 @@ def _write_card(path: Path, plan: Plan, training: Training, outcome: Outcome) ->
         "restore": __version__,
         "torch": torch.__version__,
         "plan": asdict(plan),
-        "spread": training.network.spread,
+        "spread": training.spread,
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "held_out_psnr": outcome._asdict(),
     }

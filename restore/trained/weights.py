@@ -18,6 +18,7 @@ from priors import Card
 from priors.shelf import Shelf, sha256
 from restore.trained.network import PairNetwork
 from restore.trained.pair_prior import PairPrior, Trained
+from restore.trained.unrolled import Unrolled
 
 SHELF = Shelf(
     Path(__file__).parent / "weights", "pair-network", "trained network", "`restore train`"
@@ -54,7 +55,8 @@ def save(path: str | Path, prior: PairPrior) -> None:
 
     Args:
         path: the file, replaced when it exists.
-        prior: its network a `PairNetwork`; a predictor is written with it.
+        prior: its network a `PairNetwork`, or `Unrolled` around an `InjectedDRUNet`; a predictor is
+            written with it.
     """
     tensors = _tensors(prior, "")
     about = _about(prior)
@@ -71,19 +73,12 @@ def _tensors(prior: PairPrior, prefix: str) -> dict[str, Tensor]:
 
 def _about(prior: PairPrior) -> dict[str, Any]:
     network = prior.network
-    assert isinstance(network, PairNetwork)
+    assert isinstance(network, PairNetwork | Unrolled)
     return {
         "kind": SHELF.kind,
         "trained": asdict(prior.trained),
         "value_range": list(prior.card.value_range),
-        "network": {
-            "channels": network.channels,
-            "widths": list(network.widths),
-            "blocks": network.blocks,
-            "spread": network.spread,
-            "middle": network.middle,
-            "seen": network.seen,
-        },
+        "network": network.config,
     }
 
 
@@ -94,12 +89,14 @@ def _rebuild(
     own = {k: v for k, v in tensors.items() if not k.startswith(_PREDICTOR)}
     inner = {k.removeprefix(_PREDICTOR): v for k, v in tensors.items() if k not in own}
     predictor = _rebuild(path, about["predictor"], inner, card) if inner else None
-    network = PairNetwork(**{**about["network"], "widths": tuple(about["network"]["widths"])})
+    config = {**about["network"], "widths": tuple(about["network"]["widths"])}
+    build = Unrolled.of if about["trained"]["family"] == "idm" else PairNetwork
+    network = build(**config)
     network.load_state_dict(own)
     low, high = about["value_range"]
     card = card or Card(
         name=path.stem,
-        channels=network.channels,
+        channels=config["channels"],
         spatial_dims=2,
         value_range=(low, high),
         sha256=sha256(path),
