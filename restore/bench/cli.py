@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -325,6 +325,46 @@ def trained(
         print_json([asdict(row) for row in rows])
     else:
         show(trained_table(rows, samples))
+
+
+@app.command()
+def sensing(
+    ratio: Annotated[
+        list[str] | None, typer.Option(help="0.1, 0.25; repeat for several; by default both.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="back-projection, TV, ddnm, idm; by default all.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=64, help="Side of the crops, pixels.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Compressed sensing: IDM, DDNM and total variation, on held-out photographs."""
+    from restore.bench import sensing as bench
+    from restore.bench.denoising import photographs
+    from restore.console import show_rows
+
+    ratios = _known("ratio", ratio, bench.NETWORKS)
+    methods = _known("method", method, bench.METHODS)
+    rows = list(bench.run(ratios, photographs(1, size=size), methods=methods))
+    show_rows([asdict(row) if as_json else row.cells() for row in rows], as_json)
+
+
+@app.command()
+def memory(
+    steps: Annotated[
+        list[int] | None, typer.Option(help="Repeat for several; by default 1 to 6.")
+    ] = None,
+    form: Annotated[str, typer.Option(help="ddim or oamp.")] = "ddim",
+    as_json: AsJson = False,
+) -> None:
+    """What an unrolled network keeps for its gradient, with and without invertibility."""
+    from operators.validate import one_of
+    from restore.bench import memory as bench
+    from restore.console import show_rows
+
+    one_of("form", form, ("ddim", "oamp"))
+    rows = list(bench.run(steps or (1, 2, 3, 4, 6), form=cast(Any, form)))
+    show_rows([asdict(row) if as_json else row.cells() for row in rows], as_json)
 
 
 def trained_table(rows: "Sequence[TrainedRow]", samples: int) -> "Table":

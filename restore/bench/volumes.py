@@ -23,6 +23,9 @@ from rich.table import Table
 from torch import Tensor
 
 import operators
+from operators.ct import ComputedTomography
+from operators.slices import Slices
+from operators.tomography.fbp import coverage
 from operators.validate import one_of
 from priors import Denoiser
 from restore.bench.planes import PLANES, Scores, body, score
@@ -84,6 +87,13 @@ class Scan:
         """Whether rays were measured."""
         return is_ct(self.operator)
 
+    @property
+    def limited(self) -> bool:
+        """Whether the rays leave out an arc of directions."""
+        each = self.operator.operators if isinstance(self.operator, Slices) else [self.operator]
+        seen = [o.geometry for o in each if isinstance(o, ComputedTomography)]
+        return any(coverage(geometry).span < geometry.period for geometry in seen)
+
     def quality(self, x: Tensor) -> float:
         """By what a setting is chosen: the mean PSNR of the planes."""
         return sum(score(x, self.truth, self.mask).psnr) / 3
@@ -143,7 +153,8 @@ def run(
         scan: the measured volume.
         prior: of slices.
         methods: words of `METHODS`, all by default.
-        dds: with other constants than its own; the spacing is the scan's.
+        dds: with other constants than its own, or those of `DDS.limited_angle` where an arc of
+            directions is missing; the spacing is the scan's.
         mbir: likewise.
         weights: tried by total variation.
         tol: gap to which total variation is run.
@@ -153,7 +164,8 @@ def run(
     Yields:
         One `Row` a method.
     """
-    first = replace(dds or DDS(), spacing=scan.spacing)
+    ours = dds or (DDS.limited_angle() if scan.limited else DDS())
+    first = replace(ours, spacing=scan.spacing)
     second = replace(mbir or DiffusionMBIR(), spacing=scan.spacing)
     alone = replace(first, z_prior="none")
     named: dict[str, Callable[[], tuple[Tensor, str, float]]] = {
@@ -198,7 +210,8 @@ def _solve(
 ) -> tuple[Tensor, str, float]:
     result = solver(scan.y, scan.operator, prior, seed=seed, progress=progress)
     term = "no term" if solver.z_prior == "none" else f"{solver.z_prior} {solver.lambda_rel:g}"
-    return result.samples[0], f"{solver.length} steps, {term}", result.cost.calls
+    inner = f" of {solver.cg_steps}" if isinstance(solver, DDS) else ""
+    return result.samples[0], f"{solver.length} steps{inner}, {term}", result.cost.calls
 
 
 def table(rows: Sequence[Row], title: str = "volumes") -> Table:

@@ -1,5 +1,6 @@
 """`restore cube`: hyperspectral cubes in, restored cubes out."""
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -98,6 +99,8 @@ def cube(
     how OUT was made.
     """
     refuse_numbers(samples or 1, noise)
+    if not quiet:
+        logging.getLogger("restore").setLevel(logging.INFO)  # solvers tell what is ahead
     from restore.cubes.record import Options
     from restore.cubes.work import restore_file
 

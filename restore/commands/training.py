@@ -1,13 +1,13 @@
 """`restore train`: a restorer for the user's own images and operator."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
     from priors.training import Recipe
-    from restore.trained.unrolled import Keep
+    from restore.trained.unrolled import Form, Keep
 
 
 def train(
@@ -41,6 +41,11 @@ def train(
             help="idm: what stays in memory: everything, steps, or 'steps and blocks' (the least)."
         ),
     ] = "steps and blocks",
+    unroll: Annotated[int, typer.Option(min=1, help="idm: steps of the sampler.")] = 3,
+    form: Annotated[
+        str,
+        typer.Option(help="idm: ddim, the paper's steps, or oamp, better for compressed sensing."),
+    ] = "ddim",
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
@@ -68,7 +73,9 @@ def train(
         patch=patch,
         batch=batch,
         begin=begin,
-        keep=_keep(keep),
+        keep=cast("Keep", keep),
+        unroll=unroll,
+        form=cast("Form", form),
         recipe=_recipe(steps, seed),
     )
     outcome = train_files(
@@ -84,12 +91,6 @@ def train(
         print_json(outcome._asdict())
     elif not quiet:
         say(f"{outcome.words()}\nWrote {out}.")
-
-
-def _keep(word: str) -> "Keep":
-    from restore.trained.unrolled import keep_word
-
-    return keep_word(word)
 
 
 def _recipe(steps: int, seed: int) -> "Recipe":

@@ -29,6 +29,11 @@ projection becomes `x_0 - w_t A^T (A x_0 - y) / |A|^2` with learned w_t. The noi
 package's own prior to begin with (2.3 million weights; the paper's is Stable Diffusion's, 115
 million). The released code measures groups of pixels from all over the image, `kind=scrambled`,
 which is easier than blocks of neighbours; numbers of one do not compare with those of the other.
+
+The networks that ship for compressed sensing take other steps, `form="oamp"`, those of orthogonal
+approximate message passing. Untrained they are already better than the paper's after what training
+a small machine affords: at 10 %, mean of seven photographs, five steps of message passing give 27.0
+dB at once, three steps of the paper's 23.4 dB after 700 steps of the optimiser.
 """
 
 from collections.abc import Iterator
@@ -38,6 +43,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from operators.validate import whole
 from priors import Card
 from priors.training import Loss, Network
 from restore.problem import Problem
@@ -50,7 +56,11 @@ from restore.trained.unrolled import Unrolled
 
 @dataclass(frozen=True, kw_only=True)
 class IDM(TrainedSolver):
-    """Invertible diffusion model; see the module's docstring. All its constants are learned."""
+    """Invertible diffusion model; see the module's docstring.
+
+    Args:
+        steps: T, those of the network. All other constants are learned.
+    """
 
     name: ClassVar[str] = "idm"
     paper: ClassVar[str] = "Chen et al. 2025, IDM"
@@ -61,6 +71,9 @@ class IDM(TrainedSolver):
 
     steps: int = 3
 
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, low=1, do="raise it")
+
     @property
     def length(self) -> int:
         """One estimate a step."""
@@ -69,6 +82,10 @@ class IDM(TrainedSolver):
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Walk through the network."""
         network = unrolled(problem.prior)
+        if network.steps != self.steps:
+            raise ValueError(
+                f"idm has steps={self.steps} and its network {network.steps}; leave steps out."
+            )
         normal = Normal(problem.operator, problem.y[:1], problem.shape[1:])
         # one by one: the last bit of a convolution depends on the size of the batch
         walks = [network.walk(normal.of(y)) for y in problem.y.split(1)]

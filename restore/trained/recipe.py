@@ -26,6 +26,28 @@ PLANS = {
         noise=(0.01, 0.03),
         recipe=Recipe(steps=14000),
     ),
+    "cs10": Plan(
+        family="idm",
+        operator="cs:ratio=0.1,kind=scrambled",
+        noise=(0.0, 0.0),
+        batch=16,
+        begin="natural-gray",
+        keep="everything",
+        unroll=5,
+        form="oamp",
+        recipe=Recipe(steps=2200, lr=6e-4, cooldown=0.8),
+    ),
+    "cs25": Plan(
+        family="idm",
+        operator="cs:ratio=0.25,kind=scrambled",
+        noise=(0.0, 0.0),
+        batch=16,
+        begin="cs10",
+        keep="everything",
+        unroll=5,
+        form="oamp",
+        recipe=Recipe(steps=1000, lr=4e-4, cooldown=0.8),
+    ),
     "x4-regression": Plan(
         family="regression",
         operator="downsample:factor=4",
@@ -45,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     plan = PLANS[args.name]
-    training = Training(plan, load_scenes(args.corpus, 3))
+    training = Training(plan, load_scenes(args.corpus, 1 if plan.family == "idm" else 3))
     loss = 1.0
     with tqdm(total=plan.recipe.steps, mininterval=30) as bar:
         for done in training.run(args.out / f"{args.name}.run.safetensors"):

@@ -7,6 +7,7 @@ checkpoint lets a stopped run go on bit for bit on the same machine.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -68,6 +69,9 @@ class Plan:
         one_of("family", self.family, list(trainable()))
         one_of("size", self.size, list(SIZES))
         whole("batch", self.batch, low=1, do="raise it")
+        whole("unroll", self.unroll, low=1, do="raise it")
+        one_of("keep", self.keep, get_args(Keep))
+        one_of("form", self.form, get_args(Form))
         if self.begin is not None and self.family != "idm":
             raise ValueError(
                 f"family '{self.family}' cannot start from prior '{self.begin}'; idm can."
@@ -157,6 +161,7 @@ class Training:
             spread=spread,
             family=plan.family,
             around=self.kind.runs_around,
+            constants={"steps": plan.unroll} if plan.family == "idm" else {},
             steps=plan.recipe.steps,
         )
         card = Card(name=name, channels=self.channels, spatial_dims=2)

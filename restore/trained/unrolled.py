@@ -5,7 +5,7 @@ see `restore.trained.idm` for the algorithm.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,16 @@ class OAMP(nn.Module):
         self.gain, self.level = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
 
     def forward(self, z: Tensor, noise: Noise, abar: Tensor, b: Tensor, normal: Normal) -> Tensor:
-        """Walk from `z` to the next one, or to the image."""
+        """Walk from `z` to the next one, or to the image.
+
+        Raises:
+            ValueError: rows are not orthonormal, or as many as pixels.
+        """
+        if not normal.exact or normal.share >= 1:
+            raise ValueError(
+                "form 'oamp' needs orthonormal rows, fewer than pixels, as cs has at ratios below "
+                "1; use form 'ddim'."
+            )
         wrong = (b - normal.gram(z)).square().mean((1, 2, 3), keepdim=True)
         s = self.level * (wrong / (1 - normal.share) + 1e-8).sqrt()
         x_0 = z - self.overshoot * s * noise(z, s, normal, self.t).to(z.dtype)
@@ -233,18 +242,8 @@ class Unrolled(nn.Module):
         Raises:
             ValueError: another word.
         """
-        keep_word(what)
+        one_of("keep", what, get_args(Keep))
         for module in self.modules():
             if isinstance(module, Reversible):
                 outer = module is self.chain
                 module.everything = what == "everything" or (what == "steps" and not outer)
-
-
-def keep_word(word: str) -> Keep:
-    """Return a word of `Keep`.
-
-    Raises:
-        ValueError: another word.
-    """
-    one_of("keep", word, get_args(Keep))
-    return cast(Keep, word)
