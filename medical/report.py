@@ -81,7 +81,8 @@ def _columns(restored: Restored) -> Iterator[dict[str, Any]]:
     yield _column(heading, off, pictures.signed(off), point)
     if restored.std is not None:
         spread = magnitude(restored.std)
-        yield _column("std of the samples", spread, pictures.positive(spread), point)
+        heading = "std of the samples" if samples > 1 else "std of the posterior"
+        yield _column(heading, spread, pictures.positive(spread), point)
 
 
 def _point(restored: Restored, mean: Volume, window: Window) -> pictures.Point:

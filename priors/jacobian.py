@@ -10,7 +10,7 @@ device, and never from the global generator. What a few products tell:
     dense     one product a row
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -102,7 +102,11 @@ def traces(
 
 
 def diagonal(
-    f: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, *, stride: int = 6
+    f: Callable[[Tensor], Tensor],
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    stride: int | Sequence[int] = 6,
 ) -> Tensor:
     """Estimate the diagonal of the Jacobian, without bias.
 
@@ -113,16 +117,20 @@ def diagonal(
         f: maps a batch of images to images of the same shape, each from its own image alone.
         x: `(B, C, *spatial)`.
         generator: of the signs.
-        stride: of the lattices, pixels; `C stride^d` products in all.
+        stride: of the lattices, pixels, one number or one a spatial axis; `C stride^d` products in
+            all. 1 along an axis on which `f` keeps its slices apart is exact there.
 
     Returns:
         Like `x`.
     """
     _, product_of = linearise(f, x)
     found = torch.zeros_like(x)
-    shifts = (range(min(stride, side)) for side in x.shape[2:])
+    sides = x.shape[2:]
+    strides = [stride] * len(sides) if isinstance(stride, int) else stride
+    shifts = (range(min(n, side)) for n, side in zip(strides, sides, strict=True))
     for channel, *shift in product(range(x.shape[1]), *shifts):
-        lattice = (slice(None), channel, *(slice(s, None, stride) for s in shift))
+        some = (slice(s, None, n) for s, n in zip(shift, strides, strict=True))
+        lattice = (slice(None), channel, *some)
         v = torch.zeros_like(x)
         v[lattice] = signs(v[lattice], generator)
         found += v * product_of(v)

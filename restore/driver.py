@@ -4,14 +4,14 @@ import logging
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from restore.checkpoint import Checkpoint, Run
-from restore.problem import Problem
+from restore.problem import Count, Problem
 from restore.request import Request
 from restore.result import Cost, Result, judge, provenance
 
@@ -70,7 +70,11 @@ def drive(
                 break
             if checkpoint is not None and checkpoint.due:
                 checkpoint.save(run, time.perf_counter() - started)
-    result = _result(request, run, diverged_at, run.seconds + time.perf_counter() - started)
+    result = _result(request, run, diverged_at)
+    if request.samples > 1 and diverged_at is None:
+        result = _with_spread(request, result)
+    seconds = run.seconds + time.perf_counter() - started
+    result = replace(result, cost=replace(result.cost, seconds=seconds))
     if checkpoint is not None:
         checkpoint.remove()
     return result
@@ -98,7 +102,7 @@ def _away(x: Tensor, problem: Problem) -> float:
     return float(torch.maximum(problem.middle - low, high - problem.middle)) / problem.scale
 
 
-def _result(request: Request, run: Run, diverged_at: int | None, seconds: float) -> Result:
+def _result(request: Request, run: Run, diverged_at: int | None) -> Result:
     solver, y, chunks = request.solver, request.y, len(request.chunks)
     assert run.samples is not None
     drawn = run.samples[: run.finished]
@@ -115,12 +119,27 @@ def _result(request: Request, run: Run, diverged_at: int | None, seconds: float)
         cost=Cost(
             forwards=run.count.forwards / chunks,
             vjps=run.count.vjps / chunks,
-            seconds=seconds,
+            seconds=0.0,
             peak_memory=_peak_memory(y.device),
         ),
         provenance=provenance(solver, request.prior, request.operator, request.seed),
         notes=run.notes,
     )
+
+
+def _with_spread(request: Request, result: Result) -> Result:
+    """Add the std that a solver knows without samples, and its cost, shared by the samples."""
+    count = Count()
+    spread = request.solver.spread(request.problem(range(1), count, {}), int(request.seed))
+    if spread is None:
+        return result
+    cost = replace(
+        result.cost,
+        forwards=result.cost.forwards + count.forwards / request.samples,
+        vjps=result.cost.vjps + count.vjps / request.samples,
+        peak_memory=_peak_memory(request.y.device),
+    )
+    return replace(result, spread=spread, cost=cost)
 
 
 def _misfit(request: Request, samples: Tensor) -> Tensor:

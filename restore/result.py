@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -61,6 +62,7 @@ class Result:
         cost: see `Cost`.
         provenance: versions, seed, solver constants, operator, prior and hash of its weights.
         notes: what the solver itself reports of its run, by name; a list has one entry an image.
+        spread: the posterior's std `(B, C, *spatial)` of a solver that knows it without samples.
     """
 
     samples: Tensor
@@ -70,6 +72,7 @@ class Result:
     cost: Cost
     provenance: Mapping[str, object] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
+    spread: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -78,7 +81,9 @@ class Result:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation over samples `(B, C, *spatial)`; zero when there is only one."""
+        """Standard deviation `(B, C, *spatial)`: `spread`, or that over samples, zero of one."""
+        if self.spread is not None:
+            return self.spread
         if len(self.samples) == 1:
             return torch.zeros_like(self.samples[0])
         return self.samples.std(0)
@@ -87,6 +92,8 @@ class Result:
         self, level: float = 0.9, *, calibration: "Calibration | None" = None
     ) -> tuple[Tensor, Tensor]:
         """Return the central interval that holds `level` of the samples, pixel by pixel.
+
+        Where `spread` is known it is that of a normal distribution about the mean.
 
         Args:
             level: in (0, 1).
@@ -107,6 +114,8 @@ class Result:
                     f"ask for level={calibration.level}."
                 )
             return calibration.interval(self)
+        if self.spread is not None:
+            return self._normal_interval(self.spread, level)
         needed = samples_for(level)
         if len(self.samples) < needed:
             raise ValueError(
@@ -116,6 +125,12 @@ class Result:
         tail = (1 - level) / 2
         ordered = self.samples.sort(0).values
         return order_statistic(ordered, tail), order_statistic(ordered, 1 - tail)
+
+    def _normal_interval(self, spread: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, found {level}.")
+        half = NormalDist().inv_cdf((1 + level) / 2) * spread
+        return self.mean - half, self.mean + half
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write everything to one safetensors file, atomically.
@@ -136,6 +151,8 @@ class Result:
             "notes": self.notes,
         }
         tensors = {"samples": self.samples, "misfit": self.misfit}
+        if self.spread is not None:
+            tensors["spread"] = self.spread
         write_tensors(path, tensors, {"restore-result": json.dumps(about)})
         return path
 
@@ -156,6 +173,7 @@ class Result:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["restore-result"])
                 samples, misfit = file.get_tensor("samples"), file.get_tensor("misfit")
+                spread = file.get_tensor("spread") if "spread" in file.keys() else None
         except (SafetensorError, KeyError):
             raise ValueError(f"'{path.name}' is not a result that Result.save wrote.") from None
         return cls(
@@ -166,6 +184,7 @@ class Result:
             cost=Cost(**about["cost"]),
             provenance=about["provenance"],
             notes=about.get("notes", {}),
+            spread=spread,
         )
 
     def plot(self, *, measurement: Tensor | None = None, truth: Tensor | None = None) -> "Figure":

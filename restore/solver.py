@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from deepinv.physics import LinearPhysics, Physics
+from deepinv.physics import Denoising, LinearPhysics, Physics
 from torch import Tensor
 
 from operators import noise_sigma
@@ -45,9 +45,11 @@ class Solver:
         name: the word users type.
         paper: authors, title, year.
         requires: any of "linear" (an adjoint is needed), "svd" (a fast singular value
-            decomposition), "gaussian" (noise), "noise" (sigma_y > 0).
+            decomposition), "identity" (noise is all that happens to an image), "gaussian" (noise),
+            "noise" (sigma_y > 0).
         cost: network calls a sample, in words.
         posterior: what the spread of its samples is.
+        repeats: whether all samples of an image are the same, whatever the seed.
         joint: whether the samples of an image are drawn together, from one population. The set of
             S samples is then a function of the seed, S and the image; otherwise sample i is one of
             the seed, i and the image.
@@ -63,6 +65,7 @@ class Solver:
     requires: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str]
     posterior: ClassVar[str]
+    repeats: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     latent: ClassVar[bool] = False
     paired: ClassVar[bool] = False
@@ -79,6 +82,13 @@ class Solver:
     def iterate(self, problem: Problem) -> Iterator[Tensor]:
         """Run the algorithm on one chunk, yielding estimates `(N, C, *spatial)`."""
         raise NotImplementedError
+
+    def spread(self, problem: Problem, seed: int) -> Tensor | None:
+        """The posterior's std `(B, C, *spatial)` where it is known without samples.
+
+        Asked for when several samples are, once, about the problem of a single one.
+        """
+        return None
 
     def stand_in(self, observed: Tensor) -> "tuple[Solver, str] | None":
         """Name another solver that must do the work, and why in one sentence.
@@ -172,6 +182,8 @@ class Solver:
             return "a linear operator"
         if "svd" in cls.requires and not has_svd(operator):
             return "an operator with a fast singular value decomposition"
+        if "identity" in cls.requires and not isinstance(operator, Denoising):
+            return "an operator that only adds noise, `denoise`"
         if (kind := noise_kind(operator)) not in cls.likelihoods:
             return f"{' or '.join(word.title() for word in cls.likelihoods)} noise"
         if kind == "gaussian" and ("gaussian" in cls.requires or "noise" in cls.requires):

@@ -139,6 +139,18 @@ def test_every_method_gives_a_row():
     assert all(method in text.getvalue() for method in bench.METHODS)
 
 
+@pytest.mark.parametrize(
+    ("spec", "limited"),
+    [("ct:angles=12,span=90", True), ("ct:angles=12", False), ("mask:keep=0.5", False)],
+)
+def test_dds_of_a_limited_arc_fits_to_the_end(spec, limited):
+    scan = bench.measure(ellipsoid(4).float(), spec, noise=0.01)
+    assert scan.limited == limited
+    prior = Gaussian.power_law((1, 16, 16), mean=0.2, std=0.25)
+    (row,) = bench.run(scan, prior, methods=["dds"])
+    assert row.setting.startswith(f"50 steps of {50 if limited else 5},")
+
+
 def test_other_operators_have_no_sirt():
     scan = bench.measure(ellipsoid(), "mask:keep=0.5", noise=0.01)
     prior = Gaussian.power_law((1, 16, 16))

@@ -231,6 +231,9 @@ REFUSED = {
     "solver": ([*GOOD, "--solver", "bm3d"], "expected one of fasthyde"),
     "steps": ([*GOOD, "--steps", 5], "leave --steps out"),
     "noise": ([*GOOD, "--noise", "-1"], "--noise is -1"),
+    "no noise": ([*GOOD, "--noise", 0], "--noise is 0, expected more"),
+    "no array": (["junk.npy", *GOOD[1:]], "cannot be read as .npy (it is none)"),
+    "wavelengths": (["odd.mat", *GOOD[1:]], "nor do its 11 wavelengths"),
     "samples": ([*GOOD, "--samples", "-1"], "--samples is -1"),
     "nothing missing": ([*GOOD[:-1], "complete"], "no entry of the cube is missing"),
     "factor": ([*GOOD[:-1], "superres", "--factor", 1], "--factor is 1"),
@@ -250,8 +253,11 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_are_one_line_and_nothing_is_written(here, capsys, case):
     import rasterio
+    from scipy.io import savemat
 
     np.save("m.npy", np.ones((32, 32)))
+    open("junk.npy", "wb").write(b"junk")
+    savemat("odd.mat", {"cube": np.ones((16, 17, 12)), "wavelengths": NANOMETRES[:11]})
     save("small.tif", noisy()[:, :16, :16])
     save("empty.tif", torch.full((12, 16, 16), torch.nan))
     dead = noisy()

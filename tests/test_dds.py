@@ -6,6 +6,7 @@ matrix of 14 rows, and the prior knows `S` alone.
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -304,6 +305,7 @@ def test_complex_images_by_a_prior_of_one_channel(shape):
         ({"steps": 1}, "steps >= 2"),
         ({"eta": 1.1}, "eta in"),
         ({"cg_steps": 0}, "cg_steps"),
+        ({"s_max": 0.01}, "lowest level"),
         ({"data": "papers"}, "papers"),
         ({"grid": "tim"}, "unknown option 'tim'"),
         ({"axis": 3}, "axes are|axis is 3"),
@@ -317,3 +319,42 @@ def test_complex_images_by_a_prior_of_one_channel(shape):
 def test_impossible_constants_are_refused(options, word):
     with pytest.raises(ValueError, match=word):
         DDS(**options)
+
+
+def test_levels_start_where_they_are_told():
+    """The highest level of the paper is 157; in between they stay even in log-noise."""
+    world = World(noise=0.1)
+    seen = []
+
+    class Listening(Gaussian):
+        def forward(self, x, sigma, **kwargs):
+            seen.append(float(torch.as_tensor(sigma).flatten()[0]))
+            return super().forward(x, sigma, **kwargs)
+
+    prior = Listening(PRIOR.mean, PRIOR.basis, PRIOR.variances, value_range=(-1.0, 1.0))
+    for s_max, highest in ((6.0, 6.0), (None, 157.4)):
+        seen.clear()
+        DDS(steps=4, s_max=s_max)(world.y[:1], world.operator, SliceWise(prior, chunk=Z))
+        assert len(seen) == 4
+        assert seen[0] == pytest.approx(highest, rel=0.01)
+        ratios = [b / a for a, b in pairwise(seen)]
+        assert ratios == pytest.approx([ratios[0]] * 3, rel=0.05)
+
+
+def test_fitted_to_the_end_weak_directions_are_found():
+    """Directions seen a tenth as well as others: five steps leave them to the prior's guess."""
+    weak = torch.logspace(0, -2, ROWS, dtype=F64)
+    matrices = [weak[:, None] * normal(ROWS, M, seed=i) / SIDE for i in range(Z)]
+    noise = 1e-3
+    each = [matrix_operator(A, (1, SIDE, SIDE), noise) for A in matrices]
+    operator = operators.slices((1, Z, SIDE, SIDE), operator=each)
+    root = torch.linalg.cholesky(FIELD)
+    x = (normal(VOLUMES, Z * M, seed=100) @ root.T).reshape(-1, 1, Z, SIDE, SIDE)
+    y = operators.measure(operator, x, seed=101)
+    many = replace(DDS.limited_angle(), z_prior="none")
+
+    def errors(solver):
+        return (solver(y, operator, PRIOR).samples[0] - x).square().flatten(1).mean(1)
+
+    gain = errors(replace(many, cg_steps=5)) - errors(many)
+    assert float(gain.mean()) > 4 * float(gain.std()) / VOLUMES**0.5

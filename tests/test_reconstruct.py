@@ -22,8 +22,11 @@ from medical import Refusal
 from medical.reconstruct import Settings, ledger, reconstruct, slabs, tasks
 from medical.reconstruct.noise import estimate
 from medical.reconstruct.quality import quality
+from medical.reconstruct.sampling import solver_for
 from medical.reconstruct.scene import scene_of
 from medical.reconstruct.tasks import task_named
+from restore.solvers.dds import DDS
+from restore.solvers.posterior_mean import PosteriorMean
 
 FAST = {"steps": 10}
 
@@ -75,6 +78,16 @@ def test_task_gains_on_the_same_grid(task, modality, settings):
 
 def test_every_task_is_tested():
     assert set(tasks()) == {"denoise", "ct-sparse", "ct-limited", "mri", "superres", "inpaint"}
+
+
+def test_a_limited_arc_has_a_solver_of_its_own():
+    task = task_named("ct-limited")
+    thick = replace(scan(), affine=scan().affine @ np.diag([1, 1, 1.5, 1]))
+    seen = scene(thick, "ct-limited")
+    expected = replace(DDS.limited_angle(), axis=0, spacing=1.5)
+    assert solver_for(None, task, seen, {}) == expected
+    assert solver_for(None, task, seen, {"cg_steps": 7}) == replace(expected, cg_steps=7)
+    assert solver_for("dds", task, seen, {}) == DDS(spacing=1.5)
 
 
 def test_superresolution_refines_one_axis_and_keeps_what_was_measured():
@@ -183,6 +196,48 @@ def test_samples_differ_and_std_is_theirs(tmp_path):
     assert torch.allclose(
         volume.unstack(inverse * drawn.mean(0) - 1000).data, found.mean.data, atol=0.01
     )
+
+
+POINT = PosteriorMean()
+
+
+def test_a_mean_tells_its_std_by_itself():
+    """To Gaussian slices it is the posterior's, on a torus the same in every pixel."""
+    volume, sigma = scan(), 0.05
+    found = run(volume, "denoise", Settings(noise=3000 * sigma), solver=POINT, samples=4)
+    again = run(volume, "denoise", Settings(noise=3000 * sigma), solver=POINT, samples=1, seed=0)
+    assert torch.equal(again.mean.data, found.mean.data)
+    assert again.std is None
+    std = 3000 * volumes.Smooth().std((20, 24), sigma)
+    # of every pixel 480 / 36 others share its lattice, and tell of the correlation of the result
+    assert float(found.std.data.square().mean().sqrt()) == pytest.approx(std, rel=0.05)
+    assert found.story["samples"] == 1
+    assert (found.story["forwards"], found.story["vjps"]) == (2, 36)
+
+
+def test_a_std_that_was_not_asked_for_is_computed_when_it_is(tmp_path, monkeypatch):
+    """Slabs of 8 and 4 slices; killed after the first, without a std and with."""
+    volume, out = scan(), tmp_path / "out.nii"
+    plain, calls = slabs.drawn_of, []
+
+    def die(result):
+        calls.append(result)
+        if len(calls) in (2, 4):
+            raise KeyboardInterrupt
+        return plain(result)
+
+    def again(samples):
+        return run(volume, "denoise", Settings(noise=90.0), solver=POINT, samples=samples, out=out)
+
+    whole = run(volume, "denoise", Settings(noise=90.0), solver=POINT, samples=2)
+    monkeypatch.setattr(slabs, "drawn_of", die)
+    for samples in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            again(samples)
+    assert torch.equal(again(2).std.data, whole.std.data)
+    assert len(calls) == 5  # the first slab anew with a std, the second alone
+    assert torch.equal(again(1).mean.data, whole.mean.data)
+    assert len(calls) == 5
 
 
 # --- physics in the user's units
@@ -365,11 +420,14 @@ def test_moments_are_those_of_all_samples_together(tmp_path):
     draw = torch.randn(5, 2, 11, 4, 3, generator=torch.Generator().manual_seed(0))
     book = ledger.Ledger(tmp_path)
     for i, x in enumerate(draw):
-        book.keep(i, x, {"status": "ok"})
+        book.keep(i, ledger.Drawn(x, {"status": "ok"}))
     mean, std = ledger.moments(book, 5, slab=4)
     assert torch.allclose(mean, draw.mean(0), atol=1e-6)
     assert torch.allclose(std, draw.std(0), atol=1e-6)
     assert ledger.moments(book, 1)[1] is None
+    known = draw[0].abs()
+    book.keep(0, ledger.Drawn(draw[0], {"status": "ok"}, known))
+    assert torch.equal(ledger.moments(book, 1)[1], known)
 
 
 DIE = """

@@ -16,6 +16,7 @@ from volumes import scan
 from medical import Volume, pictures, report
 from medical.pictures import Point, Window
 from medical.reconstruct import Settings, reconstruct
+from restore.solvers.posterior_mean import PosteriorMean
 
 
 class Page(HTMLParser):
@@ -63,6 +64,23 @@ def test_page_is_complete_in_itself(page):
     style = " ".join(text for text in page.text if "{" in text)
     assert "url(" not in style
     assert "@import" not in style
+
+
+def test_a_std_without_samples_says_so(page):
+    found = reconstruct(
+        scan(),
+        "denoise",
+        Settings(noise=90.0),
+        prior=volumes.prior(),
+        solver=PosteriorMean(),
+        samples=2,
+        progress=False,
+    )
+    one, several = (" ".join(p.text) for p in (Page(report.page(found)), page))
+    assert "std of the posterior" in one
+    assert "samples" not in one
+    assert "std of the samples" in several
+    assert "How far 2 samples lie apart" in several
 
 
 def test_every_picture_has_words_and_its_scale(simulated, page):

@@ -111,6 +111,26 @@ def test_dicom_in_and_out(here, capfd):
     assert "IM0" not in public
 
 
+def test_denoising_is_the_posterior_mean_and_tells_its_std(here):
+    volume, sigma = scan(), 0.05
+    noise = torch.randn(volume.data.shape, generator=torch.Generator().manual_seed(1))
+    damaged = volume.derive(volume.data + 3000 * sigma * noise)
+    medical.write(damaged, "head.nii")
+    code = restore(
+        *("volume", "head.nii", "-o", "out.nii", "--task", "denoise", "--noise", 3000 * sigma),
+        *("--modality", "CT", "--prior", "smooth", "--std", "std.nii", "--quiet"),
+    )
+    assert code == 0
+    story = json.loads(Path("out.nii.json").read_text())
+    assert (story["solver"]["name"], story["samples"]) == ("posterior-mean", 1)
+    slices = (damaged.stack().data[0] + 1000) / 3000
+    expected = volume.unstack(3000 * volumes.Smooth()(slices[:, None], sigma)[None, :, 0] - 1000)
+    mean, std = nifti.read("out.nii", modality="CT"), nifti.read("std.nii")
+    assert error(mean, expected) < 0.1  # HU, of integers scaled by 1/16 or so
+    known = 3000 * volumes.Smooth().std((20, 24), sigma)
+    assert float(std.data.square().mean().sqrt()) == pytest.approx(known, rel=0.05)
+
+
 def test_a_simulation_says_so_in_the_series(here):
     series("in")
     assert restore("volume", "in", "-o", "out", "--task", "ct-sparse", *FAST) == 0

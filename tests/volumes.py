@@ -15,10 +15,20 @@ class Smooth(Denoiser):
 
     def forward(self, x, sigma, **_):
         level = torch.as_tensor(sigma).reshape(-1, 1, 1, 1)
-        f2 = torch.fft.fftfreq(x.shape[-2])[:, None] ** 2 + torch.fft.rfftfreq(x.shape[-1]) ** 2
-        power = 1e-5 / (f2 + 5e-4) ** 2
+        power = self.power(x.shape[-2:])[:, : x.shape[-1] // 2 + 1]
         shrunk = torch.fft.rfft2(x - 0.4) * power / (power + level**2)
         return 0.4 + torch.fft.irfft2(shrunk, s=x.shape[-2:])
+
+    @staticmethod
+    def power(size):
+        rows, columns = (torch.fft.fftfreq(n) for n in size)
+        f2 = rows[:, None] ** 2 + columns**2
+        return 1e-5 / (f2 + 5e-4) ** 2
+
+    def std(self, size, sigma):
+        """Of the posterior of a noisy picture, the same in every pixel."""
+        power = self.power(size)
+        return float((power * sigma**2 / (power + sigma**2)).mean().sqrt())
 
 
 def prior():

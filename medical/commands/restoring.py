@@ -51,7 +51,7 @@ def volume(
         bool, typer.Option("--simulate", help="Damage IN first, and compare with it.")
     ] = False,
     std: Annotated[
-        Path | None, typer.Option(help="Std of the samples: .nii, .nii.gz, or .dcm.")
+        Path | None, typer.Option(help="Std of the result: .nii, .nii.gz, or .dcm.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Page with pictures, .html.")] = None,
     samples: Samples = 4,
@@ -85,8 +85,9 @@ def volume(
 
     denoise, superres and inpaint: IN is the measurement. ct-sparse, ct-limited and mri: it comes
     from --measurements, line integrals in mm of water or k-space; without, it is simulated from
-    IN, which OUT, the report and OUT.json say. A run that is killed goes on when it is asked for
-    again. Research use, not for diagnosis.
+    IN, which OUT, the report and OUT.json say. OUT is the mean of the samples; denoise knows the
+    posterior mean without, and works out its std where --samples is more than 1. A run that is
+    killed goes on when it is asked for again. Research use, not for diagnosis.
     """
     from medical.reconstruct.filework import restore_scan
     from medical.reconstruct.settings import Settings, slice_numbers

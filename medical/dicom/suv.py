@@ -6,7 +6,7 @@ Every quantity must be there and make sense: a wrong time or unit gives an image
 and is off by a third, so that nothing is guessed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from medical.dicom.elements import Attributes
@@ -41,6 +41,7 @@ def suv_factor(slices: Sequence[Slice], units: str) -> float:
     if units == "SUV":
         return 1.0
     _refuse_corrections(slices)
+    _refuse_disagreement(slices)
     counts = first.text("Units") == "CNTS"
     if counts and (known := _private(first, PHILIPS, 0x7053, 0x00)):
         return known
@@ -55,8 +56,8 @@ def suv_factor(slices: Sequence[Slice], units: str) -> float:
 
 
 def _refuse_corrections(slices: Sequence[Slice]) -> None:
-    done = set(slices[0].attributes.words("CorrectedImage"))
-    if "ATTN" not in done or not done & {"DECY", "DECAY"}:
+    done = [set(s.attributes.words("CorrectedImage")) for s in slices]
+    if not all("ATTN" in words and words & {"DECY", "DECAY"} for words in done):
         raise Refusal(
             "E_SUV_CORRECTED",
             "the PET does not say that it is corrected for attenuation and decay; reconstruct it "
@@ -65,6 +66,17 @@ def _refuse_corrections(slices: Sequence[Slice]) -> None:
     lossy = any(s.attributes.text("LossyImageCompression") == "01" for s in slices)
     if lossy:
         raise Refusal("E_SUV_LOSSY", "the PET was compressed with losses; give the original.")
+
+
+def _refuse_disagreement(slices: Sequence[Slice]) -> None:
+    """Times, corrections and factors are those of the series: one slice must not differ."""
+    for what, code, of in _OF_THE_SERIES:
+        if len({of(s) for s in slices}) > 1:
+            raise Refusal(
+                code,
+                f"{what} is not the same in all slices of the PET, expected one for the series; "
+                "export it again, or mend the headers.",
+            )
 
 
 def _weight(slices: Sequence[Slice]) -> float:
@@ -206,3 +218,28 @@ def _private_text(a: Attributes, creator: str, group: int, element: int) -> str:
             continue
         return value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
     return ""
+
+
+_OF_THE_SERIES: tuple[tuple[str, str, Callable[[Slice], str]], ...] = (
+    ("DecayCorrection", "E_SUV_DECAY", lambda s: s.attributes.text("DecayCorrection")),
+    ("SeriesDate", "E_SUV_TIME", lambda s: s.attributes.text("SeriesDate")),
+    ("SeriesTime", "E_SUV_TIME", lambda s: s.attributes.text("SeriesTime")),
+    (
+        "RadiopharmaceuticalStartDateTime",
+        "E_SUV_TIME",
+        lambda s: _tracer(s).text("RadiopharmaceuticalStartDateTime"),
+    ),
+    (
+        "RadiopharmaceuticalStartTime",
+        "E_SUV_TIME",
+        lambda s: _tracer(s).text("RadiopharmaceuticalStartTime"),
+    ),
+    *(
+        (
+            f"the vendor's factor (7053,xx{element:02X})",
+            "E_SUV_UNITS",
+            lambda s, element=element: _private_text(s.attributes, PHILIPS, 0x7053, element),
+        )
+        for element in (0x00, 0x09)
+    ),
+)

@@ -59,7 +59,7 @@ def restore_scan(
         out: `.nii`, `.nii.gz`, or a folder for a derived DICOM series.
         task: a name of `medical.reconstruct.tasks()`.
         settings: how it was measured.
-        std: `.nii`, `.nii.gz`, or `.dcm` for a parametric map, for the std of the samples.
+        std: `.nii`, `.nii.gz`, or `.dcm` for a parametric map, for the std of the result.
         report: `.html`.
         measurements: `.npy` or `.safetensors`.
         simulate: measure the scan itself, also where the scan is a measurement.
@@ -234,7 +234,7 @@ def _write(
 
 def _write_std(spread: Volume, volume: Volume, path: Path) -> None:
     if path.suffix != ".dcm":
-        text = "std of restored samples; not for diagnosis"
+        text = "std of the restored scan; not for diagnosis"
         write(spread, path, description=text, dtype="float32", overwrite=True)
         return
     from medical.dicom.parametric_map import write_parametric_map

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +24,21 @@ from operators.files import write_tensors
 from restore.files import atomic
 
 _REQUEST, _WRITING = "request.json", "writing.json"
-_STORY = "restore-sample"
+_STORY, _STD = "restore-sample", "std"
+
+
+class Drawn(NamedTuple):
+    """A sample of a stack, or of some of its slices.
+
+    Attributes:
+        x: `(C, D, H, W)`.
+        facts: what is known of it, plain values; of one that is kept "std" says whether its std is.
+        std: of the posterior, where the solver knows it without samples.
+    """
+
+    x: Tensor
+    facts: Mapping[str, Any]
+    std: Tensor | None = None
 
 
 class Ledger:
@@ -41,28 +55,36 @@ class Ledger:
         """File of a finished sample."""
         return self.folder / f"sample-{index:04d}.safetensors"
 
+    def std(self, index: int) -> Path:
+        """File of its std, where the solver knew it."""
+        return self.folder / f"std-{index:04d}.safetensors"
+
     def checkpoint(self, index: int) -> Path:
         """File of the solver's state while it is at work on a sample."""
         return self.folder / f"checkpoint-{index:04d}.safetensors"
 
-    def keep(self, index: int, x: Tensor, facts: Mapping[str, Any]) -> None:
+    def keep(self, index: int, drawn: Drawn) -> None:
         """Write a finished sample; its checkpoint and parts are not needed any more."""
-        write_tensors(self.sample(index), {"x": x}, {_STORY: json.dumps(facts)})
+        if drawn.std is not None:  # by itself and first: two volumes at once are two too many
+            write_tensors(self.std(index), {_STD: drawn.std})
+        write_tensors(self.sample(index), {"x": drawn.x}, _story(drawn))
         self.checkpoint(index).unlink(missing_ok=True)
         for part in self.folder.glob(f"part-{index:04d}-*.safetensors"):
             part.unlink()
 
-    def keep_part(self, index: int, part: int, x: Tensor, facts: Mapping[str, Any]) -> None:
+    def keep_part(self, index: int, part: int, drawn: Drawn) -> None:
         """Write a finished part of a sample."""
-        write_tensors(self._part(index, part), {"x": x}, {_STORY: json.dumps(facts)})
+        tensors = {"x": drawn.x} if drawn.std is None else {"x": drawn.x, _STD: drawn.std}
+        write_tensors(self._part(index, part), tensors, _story(drawn))
 
-    def part(self, index: int, part: int) -> tuple[Tensor, dict[str, Any]] | None:
+    def part(self, index: int, part: int) -> Drawn | None:
         """A finished part of a sample."""
         facts = _facts(self._part(index, part))
         if facts is None:
             return None
         with safe_open(self._part(index, part), framework="pt") as file:
-            return file.get_tensor("x"), facts
+            std = file.get_tensor(_STD) if facts.get(_STD) else None
+            return Drawn(file.get_tensor("x"), facts, std)
 
     def _part(self, index: int, part: int) -> Path:
         return self.folder / f"part-{index:04d}-{part:04d}.safetensors"
@@ -70,6 +92,10 @@ class Ledger:
     def facts(self, index: int) -> dict[str, Any] | None:
         """What is known of a finished sample; None when it is not finished, or damaged."""
         return _facts(self.sample(index))
+
+
+def _story(drawn: Drawn) -> dict[str, str]:
+    return {_STORY: json.dumps({**drawn.facts, _STD: drawn.std is not None})}
 
 
 def _facts(path: Path) -> dict[str, Any] | None:
@@ -176,7 +202,7 @@ def _claim(folder: Path, request: dict[str, Any], fresh: bool) -> None:
 def moments(ledger: Ledger, count: int, *, slab: int = 8) -> tuple[Tensor, Tensor | None]:
     """Mean and std of the finished samples `(C, D, H, W)`, some slices at a time.
 
-    The std is None for a single sample.
+    The std is None for a single sample, unless its solver knew it.
     """
     with contextlib.ExitStack() as stack:
         files = [
@@ -192,4 +218,8 @@ def moments(ledger: Ledger, count: int, *, slab: int = 8) -> tuple[Tensor, Tenso
             mean[:, here] = some.mean(0)
             if std is not None:
                 std[:, here] = some.std(0)
+    facts = ledger.facts(0) or {}
+    if count == 1 and facts.get(_STD):
+        with safe_open(ledger.std(0), framework="pt") as file:
+            std = file.get_tensor(_STD)
     return mean, std

@@ -21,7 +21,8 @@ class Restored:
     Attributes:
         mean: of the samples, on the grid of the scan (finer along one axis after super-resolution)
             and in its units; of a complex measurement of a scan of magnitudes, the magnitude.
-        std: of the samples, in the same units; None for a single one.
+        std: of the samples, in the same units, or of the posterior where the solver knows it
+            without; None for a single one.
         before: what there was without a prior, on the same grid: the scan, zero filling, filtered
             back-projection.
         truth: the scan, where the measurement was simulated from it.

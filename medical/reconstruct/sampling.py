@@ -15,7 +15,7 @@ import operators
 import priors
 from medical.reconstruct.ledger import Ledger
 from medical.reconstruct.measured import Measured
-from medical.reconstruct.slabs import by_slabs, facts_of, together
+from medical.reconstruct.slabs import by_slabs, drawn_of
 from medical.reconstruct.tasks import Scene, Task, image_size
 from medical.refusal import Refusal
 from priors import Denoiser
@@ -114,7 +114,7 @@ def draw(
     device: str,
     ledger: Ledger,
     progress: bool | None,
-) -> list[dict[str, Any]]:
+) -> list[Mapping[str, Any]]:
     """Draw what the ledger lacks.
 
     Args:
@@ -138,29 +138,34 @@ def draw(
     axis = method.axis if isinstance(method, VolumeSolver) else task.axis
     slices = shape[2 + axis] * (shape[1] if prior.card.channels == 1 else 1)
     level = float(operators.noise_sigma(operator))
-    told: list[dict[str, Any]] = []
+    told: list[Mapping[str, Any]] = []
     hidden = None if progress is None else not progress
+    # where all samples are the same, one does, and tells its std to who asks for several
+    several = method.repeats and samples > 1
+    samples = 1 if method.repeats else samples
     with tqdm(total=samples * method.length * slices, unit="slice", disable=hidden) as bar:
-        lifted = priors.lift(Counting(prior, bar), shape, axis=axis)
+        counting = prior if method.repeats else Counting(prior, bar)
+        lifted = priors.lift(counting, shape, axis=axis)
 
-        def one(index: int) -> dict[str, Any]:
+        def one(index: int) -> Mapping[str, Any]:
             """In a function of its own, so that nothing of a sample outlives it."""
-            solve = partial(_solve, method, lifted, ledger.checkpoint(index))
+            solve = partial(_solve, method, lifted, ledger.checkpoint(index), 1 + several)
             own = seed + index * _APART
             if coupled:
-                result = solve(y, operator, own)
-                x, facts = result.samples[0, 0], facts_of(result)
+                drawn = drawn_of(solve(y, operator, own))
             else:
                 cut = partial(by_slabs, solve, task, scene, y, noise=level, given=found.given)
-                x, parts = cut(index=index, seed=own, ledger=ledger)
-                facts = together(parts)
-            if facts["status"] != "diverged":
-                ledger.keep(index, x, facts)
-            return facts
+                drawn = cut(index=index, seed=own, ledger=ledger, std=several)
+            if drawn.facts["status"] != "diverged":
+                ledger.keep(index, drawn)
+            return drawn.facts
 
         for i in range(samples):
             bar.set_description(f"sample {i + 1} of {samples}")
-            told.append(ledger.facts(i) or one(i))
+            known = ledger.facts(i)
+            if known is None or (several and not known["std"]):
+                known = one(i)
+            told.append(known)
             bar.update((i + 1) * method.length * slices - bar.n)
             if told[-1]["status"] == "diverged":
                 break
@@ -168,6 +173,14 @@ def draw(
 
 
 def _solve(
-    method: Solver, prior: Denoiser, checkpoint: Path, y: Tensor, operator: Physics, seed: int
+    method: Solver,
+    prior: Denoiser,
+    checkpoint: Path,
+    samples: int,
+    y: Tensor,
+    operator: Physics,
+    seed: int,
 ) -> Result:
-    return method(y, operator, prior, seed=seed, progress=False, checkpoint=checkpoint)
+    return method(
+        y, operator, prior, samples=samples, seed=seed, progress=False, checkpoint=checkpoint
+    )

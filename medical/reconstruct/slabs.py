@@ -4,15 +4,14 @@ Every task of ours measures along the prior's slices one by one, so that a solve
 restores slices independently of each other; then slabs of them need the memory of slabs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from deepinv.physics import Physics
 from torch import Tensor
 
-from medical.reconstruct.ledger import Ledger
+from medical.reconstruct.ledger import Drawn, Ledger
 from medical.reconstruct.measured import set_noise
 from medical.reconstruct.tasks import Scene, Task
 from restore.result import Result
@@ -43,7 +42,8 @@ def by_slabs(
     index: int,
     seed: int,
     ledger: Ledger,
-) -> tuple[Tensor, list[dict[str, Any]]]:
+    std: bool = False,
+) -> Drawn:
     """Draw one sample, slab by slab; finished slabs survive a kill.
 
     Args:
@@ -56,41 +56,64 @@ def by_slabs(
         index: of the sample.
         seed: of the sample.
         ledger: where finished slabs go.
+        std: whether the result is to tell one; slabs that were finished without are done again.
 
     Returns:
-        The sample `(C, D, H, W)`, and the facts of each slab; they end early with one that
-        diverged.
+        The sample, of which nothing is to be used behind a slab that diverged.
     """
-    parts: list[Tensor] = []
-    told: list[dict[str, Any]] = []
+    told: list[Mapping[str, Any]] = []
+    whole, dim = scene.shape[1 + task.axis], 1 + task.axis
+    x, spread, known = None, None, True
     for k, (first, slab) in enumerate(slabs(task, scene)):
-        if (kept := ledger.part(index, k)) is None:
+        kept = ledger.part(index, k)
+        if kept is None or (std and kept.std is None):
             some = task.cut(y, first, slab.shape[1 + task.axis])
             operator = task.operator(slab, some if given else None, first=first).to(y.device)
             set_noise(operator, noise)
             result = solve(some, operator, seed + k * _APART)
-            kept = result.samples[0, 0].cpu(), facts_of(result)
-            ledger.keep_part(index, k, *kept)
-        parts.append(kept[0])
-        told.append(kept[1])
-        if told[-1]["status"] == "diverged":
+            kept = drawn_of(result)
+            ledger.keep_part(index, k, kept)
+        told.append(kept.facts)
+        x = _put(x, kept.x, first, whole, dim)
+        known = known and kept.std is not None
+        if kept.std is not None:
+            spread = _put(spread, kept.std, first, whole, dim)
+        if kept.facts["status"] == "diverged":
             break
-    return torch.cat(parts, 1 + task.axis), told
+    assert x is not None
+    return Drawn(x, together(told), spread if known else None)
+
+
+def _put(out: Tensor | None, part: Tensor, first: int, whole: int, dim: int) -> Tensor:
+    """Write a part where it belongs; putting a list of them together would take them twice."""
+    if out is None:
+        shape = list(part.shape)
+        shape[dim] = whole
+        out = part.new_empty(shape)
+    out.narrow(dim, first, part.shape[dim]).copy_(part)
+    return out
+
+
+def drawn_of(result: Result) -> Drawn:
+    """The first sample of a result."""
+    spread = None if result.spread is None else result.spread[0].cpu()
+    return Drawn(result.samples[0, 0].cpu(), facts_of(result), spread)
 
 
 def facts_of(result: Result) -> dict[str, Any]:
-    """What is told of a result, plain values."""
+    """What is told of a result, plain values; of equal samples as of one."""
+    drawn = len(result.samples)
     return {
         "status": result.status,
         "remedy": result.remedy,
         "misfit": float(result.misfit[0]),
-        "forwards": result.cost.forwards,
-        "vjps": result.cost.vjps,
+        "forwards": result.cost.forwards * drawn,
+        "vjps": result.cost.vjps * drawn,
         "seconds": result.cost.seconds,
     }
 
 
-def together(told: list[dict[str, Any]]) -> dict[str, Any]:
+def together(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The facts of a sample from those of its slabs."""
     order = ("ok", "inconsistent with data", "diverged")
     worst = max(told, key=lambda facts: order.index(facts["status"]))
@@ -98,4 +121,4 @@ def together(told: list[dict[str, Any]]) -> dict[str, Any]:
         name: sum(facts[name] for facts in told) / len(told)
         for name in ("misfit", "forwards", "vjps")
     }
-    return worst | mean | {"seconds": sum(facts["seconds"] for facts in told)}
+    return {**worst, **mean, "seconds": sum(facts["seconds"] for facts in told)}

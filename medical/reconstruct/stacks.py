@@ -16,8 +16,7 @@ class Denoise(Task):
 
     name: ClassVar[str] = "denoise"
     title: ClassVar[str] = "denoising"
-    # few steps of conjugate gradients fit white noise, which all pixels can follow
-    solver: ClassVar[str] = "moment-ladder"
+    solver: ClassVar[str] = "posterior-mean"
 
     def operator(self, scene: Scene, y: Tensor | None = None, *, first: int = 0) -> Physics:
         """The identity."""

@@ -4,7 +4,9 @@ A ray measures the water it would cross: `p = integral (1 + HU / 1000) dl` in mm
 its attenuation over that of a millimetre of water (about 0.02 at 60 keV).
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from deepinv.physics import Physics
@@ -98,6 +100,8 @@ class LimitedAngle(SparseView):
     title: ClassVar[str] = "limited-angle CT"
     views: ClassVar[int] = 90
     degrees: ClassVar[float] = 90.0
+    # those of `DDS.limited_angle`
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({"cg_steps": 50, "s_max": 6.0})
 
     def refuse(self, scene: Scene) -> None:
         """See `Task`; also a full arc."""

@@ -1,7 +1,7 @@
 """A scan restored: measured, solved slice by slice, and brought back to its grid and units."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ def reconstruct(
         solver: a name of `restore.solvers.available()`, or a solver; by default the task's.
         options: fields of the solver, for example `{"steps": 20}`.
         plane: of the slices; by default the task's, or that of square pixels.
-        samples: their mean is the result.
+        samples: their mean is the result. Of a solver whose samples are all the same one is drawn,
+            and several ask it for the std.
         seed: of samples and of simulated noise.
         device: where to compute.
         out: the output that the result is for: samples are kept in `OUT.unfinished` until
@@ -163,7 +164,7 @@ def _request(
 
 
 def _story(
-    told: list[dict[str, Any]], found: Measured, scene: Scene, task: Task, prior: Denoiser
+    told: Sequence[Mapping[str, Any]], found: Measured, scene: Scene, task: Task, prior: Denoiser
 ) -> dict[str, Any]:
     """What else there is to tell, plain values."""
     return {

@@ -329,9 +329,7 @@ def trained(
 
 @app.command()
 def sensing(
-    ratio: Annotated[
-        list[str] | None, typer.Option(help="0.1, 0.25; repeat for several; by default both.")
-    ] = None,
+    ratio: Annotated[list[str] | None, typer.Option(help="0.1, for which a network ships.")] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="back-projection, TV, ddnm, idm; by default all.")
     ] = None,

@@ -28,7 +28,7 @@ from restore.trained import weights
 from restore.trained.idm import unrolled
 from restore.trained.normal import Normal
 
-NETWORKS = {"0.1": "cs10", "0.25": "cs25"}
+NETWORKS = {"0.1": "cs10"}
 METHODS = ("back-projection", "TV", "ddnm", "idm")
 
 _WEIGHTS = (1e-2, 3e-3, 1e-3, 3e-4)

@@ -97,6 +97,10 @@ def cube(
     (echoes, energies, times). Values keep their units and type, bands their wavelengths, pixels
     their places on the map. A run that was killed goes on when it is called again. OUT.json records
     how OUT was made.
+
+    dds2m and vs2m fit networks, at most 16 unless --rank says otherwise; each takes, of 145x145
+    pixels, 3.6 minutes of one core and 75 MB beside 1.6 GB: an hour and 2.8 GB for all. What is
+    ahead is told before it begins.
     """
     refuse_numbers(samples or 1, noise)
     if not quiet:

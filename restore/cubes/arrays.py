@@ -72,6 +72,9 @@ def read_npy(path: Path, *, axis: str | None = None) -> Cube:
     Raises:
         ValueError: not an array of numbers.
     """
+    with open(path, "rb") as file:
+        if file.read(6) != b"\x93NUMPY":  # else numpy advises to unpickle it
+            raise ValueError(f"'{path}' cannot be read as .npy (it is none); save it with numpy.")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

@@ -32,9 +32,10 @@ def bands_first(
         raise ValueError(f"--bands-axis is '{axis}', expected {', '.join(AXES)}.")
     where = AXES[axis] if axis is not None else _evident(array.shape, wavelengths)
     if where is None:
+        beside = "" if wavelengths is None else f", nor do its {wavelengths} wavelengths"
         raise ValueError(
             f"an array of shape {'x'.join(map(str, array.shape))} does not tell which axis holds "
-            "the bands; give --bands-axis first, or --bands-axis last."
+            f"the bands{beside}; give --bands-axis first, or --bands-axis last."
         )
     return np.moveaxis(array, where, 0)
 

@@ -143,6 +143,11 @@ def restore_cube(
             f"{int(good.sum())} of {len(good)} bands hold something of the scene, expected at "
             f"least {FEWEST}; check what the file says is missing."
         )
+    if options.noise == 0:
+        raise ValueError(
+            "--noise is 0, expected more, as no detector is without; leave it out to have it "
+            "estimated."
+        )
     factor = options.factor if options.task == "superres" else 1
     if options.task == "superres" and factor < 2:
         raise ValueError(f"--factor is {factor}, expected at least 2.")

@@ -27,6 +27,7 @@ def available() -> dict[str, type["Solver"]]:
     from restore.solvers.mmps import MMPS
     from restore.solvers.moment_ladder import MomentLadder
     from restore.solvers.pigdm import PiGDM
+    from restore.solvers.posterior_mean import PosteriorMean
     from restore.solvers.psld import PSLD
     from restore.solvers.red_diff import REDDiff
     from restore.solvers.replacement import Replacement
@@ -45,6 +46,7 @@ def available() -> dict[str, type["Solver"]]:
         DAPS,
         DDRM,
         DDNM,
+        PosteriorMean,
         DDS,
         DiffusionMBIR,
         PSLD,

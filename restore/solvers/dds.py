@@ -13,9 +13,18 @@ arXiv:2211.10655.
     eta          eta          share of fresh noise, x_{t-1} = x_0 + s' (eta z + (1 - eta^2)^1/2 eps)
     rho, lambda  rho_rel, ... of the term between slices; one ADMM step a level, z-variables shared
 
-Here `x_t` is divided by `alpha_t`, and `s = sigma_t / alpha_t`. Few conjugate gradient steps keep
-`x_0` in a Krylov subspace, near the manifold of images as the paper argues; more fit the data
-better and images worse. The result is the last `x_0` after its data step.
+Here `x_t` is divided by `alpha_t`, and `s = sigma_t / alpha_t`. The result is the last `x_0` after
+its data step.
+
+Few conjugate gradient steps keep `x_0` in a Krylov subspace, near the manifold of images as the
+paper argues, which fits noiseless data by nothing else. Data with noise are weighed here by `s^2 /
+sigma_y^2` and not by one `gamma`: more steps then come nearer to the minimum of a problem that
+keeps to the prior by itself, and where `A` is ill conditioned that is what is wanted. On CT over an
+arc of 90 degrees, a head at 128 x 128 x 16, PSNR over the planes is 20.4 dB; 20.8 with the same
+steps spent on levels below 6; then 21.5, 21.8 and 22.0 with 20, 50 and 100 steps of conjugate
+gradients (total variation at its best: 20.3). The mean of four samples, ten times as much of the
+term, or no fresh noise gain nothing: what is wrong is the same in all samples. See
+`DDS.limited_angle`.
 
 Volumes `(B, C, D, H, W)` are denoised slice by slice along `axis` when the prior is one of flat
 images, and complex images channel by channel when it is one of a single channel. On flat images
@@ -50,6 +59,7 @@ class DDS(VolumeSolver):
         data: how noisy data are weighed against `x_hat_0`: "paper" by `gamma` at every level,
             "level" by `s^2 / sigma_y^2`, the variances of the two. Noiseless data by neither.
         gamma: of "paper", in units of `1 / |A^T A|`.
+        s_max: highest level visited, for images in [-1, 1]; None is the schedule's, 157.
         grid: how levels are spread, a word of `restore.samplers.grid.GRIDS`; "time" is the paper's,
             "lambda" (even in log-noise) was better by 0.4 dB on CT of few views.
         rho_rel: rho over `|A^T A|`, see `VolumeSolver`.
@@ -69,6 +79,7 @@ class DDS(VolumeSolver):
     cg_steps: int = 5
     data: Literal["paper", "level"] = "level"
     gamma: float = 5.0
+    s_max: float | None = None
     grid: str = "lambda"
     rho_rel: float = 0.03
     lambda_rel: float = 0.0005
@@ -80,9 +91,24 @@ class DDS(VolumeSolver):
                 "dds needs steps >= 2, eta in [0, 1], cg_steps >= 1 and gamma > 0, found "
                 f"{self.steps}, {self.eta}, {self.cg_steps}, {self.gamma}."
             )
+        if self.s_max is not None and not self.s_max > DDPM().level_range[0]:
+            raise ValueError(
+                f"dds has s_max={self.s_max:g}, expected more than the lowest level of 0.01."
+            )
         for value, known in ((self.data, ("paper", "level")), (self.grid, tuple(GRIDS))):
             if value not in known:
                 raise ValueError(f"unknown option '{value}' of dds; choose {', '.join(known)}.")
+
+    @classmethod
+    def limited_angle(cls) -> "DDS":
+        """For CT over an arc: data fitted nearly to the end at every level.
+
+        Directions at the rim of the missing wedge are measured, but far weaker than others. In
+        the paper's 5 steps conjugate gradients do not reach them, and the prior, asked to invent
+        the wedge, invents them too. With "level" the fit is that of two variances, so that going
+        on does not fit the noise. Levels above 6, at which no image is left, are skipped.
+        """
+        return cls(cg_steps=50, s_max=6.0)
 
     @property
     def length(self) -> int:
@@ -113,6 +139,7 @@ class DDS(VolumeSolver):
     def _levels(self, problem: Problem) -> list[float]:
         schedule = DDPM()
         low, high = schedule.level_range
+        high = high if self.s_max is None else min(high, self.s_max)
         points = build(self.grid, schedule, self.steps - 1, high, low).points
         return [problem.scale * point.level for point in points]
 

@@ -21,6 +21,19 @@ it is therefore `vs2m` stopped early, to hardly another image; where entries are
 fills them with what the network draws, which keeps it from fitting noise. The result is the last
 state, never chosen by the truth.
 
+Which of the two, how many steps and networks, on 32x32 pixels and 32 bands of a real scene under
+noise of 0.1, with small networks and one seed, PSNR in dB and SAM in degrees:
+
+    noise alone                        3 of 10 entries seen
+    dds2m, 8 networks    27.56 / 5.86  dds2m, 6 networks                   24.59 /  7.38
+      4 networks         26.56 / 6.45  vs2m, 6 networks, 300 steps         24.14 /  8.06
+      no average         27.38 / 5.97    600 steps                         22.43 / 10.17
+    vs2m, 8 networks     27.12 / 5.91    1500 steps                        19.65 / 13.14
+      1000 steps         27.41 / 5.90
+      3000 steps         26.18 / 6.41
+      16 networks        25.68 / 6.73
+      16, 600 steps      27.20 / 5.95
+
 The released code's constants are those of `DDS2M.released(task)`.
 """
 

@@ -1,6 +1,7 @@
 """What solvers without a prior share: networks fitted to the one measurement."""
 
 import copy
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from restore.problem import Problem, observed_rows
 from restore.refusals import clean_like, refuse_values
 from restore.result import Result
 from restore.solver import Solver
-from restore.untrained import estimates
+from restore.untrained import demand, estimates
 from restore.untrained.fit import Fit
 from restore.untrained.network import Widths
 from restore.untrained.prior import FEWEST, Untrained
@@ -22,6 +23,11 @@ from restore.untrained.prior import FEWEST, Untrained
 # A truncated decomposition knows spectra only. Networks know space as well, and make use of weaker
 # components: on a real scene 1.6 to 2 times as many gave 0.5 to 0.7 dB, 2.4 times less.
 _MORE = 2
+# The paper has ten. Time and memory grow with them, and of a scene with hardly any noise a hundred
+# would stand out.
+_MOST = 16
+
+log = logging.getLogger("restore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +36,7 @@ class UntrainedSolver(Solver):
 
     Args:
         rank: R, number of materials; None takes twice the components worth keeping of the
-            measurement without a network, see `restore.untrained.estimates`.
+            measurement without a network, see `restore.untrained.estimates`, and at most 16.
         lr: step size of Adam.
         decay: of the running average of what the network draws, at every step.
         beta_tv: weight of squared differences between neighbours in the loss.
@@ -88,7 +94,7 @@ class UntrainedSolver(Solver):
         ranks = self._ranks(problem)
         problem.notes["rank"] = ranks
         problem.notes["sigma_y"] = problem.sigma_y[: problem.images].flatten().tolist()
-        return Fit(
+        fit = Fit(
             problem,
             ranks,
             widths=Widths(self.map_channels, self.hidden),
@@ -96,6 +102,9 @@ class UntrainedSolver(Solver):
             decay=self.decay,
             beta=self.beta_tv,
         )
+        many = sum(ranks) * len(problem.streams)
+        demand.tell(self.name, fit.nets, many, self.length - problem.done)
+        return fit
 
     def _ranks(self, problem: Problem) -> list[int]:
         """R of every measurement."""
@@ -106,7 +115,14 @@ class UntrainedSolver(Solver):
         _refuse_no_cube(y, problem.shape[1], "rank", "the solver its rank")
         sigmas = problem.sigma_y.flatten().tolist()
         found = [estimates.rank(*one) for one in zip(y, seen, sigmas, strict=False)]
-        return [min(_MORE * count, problem.shape[1] // 2) for count in found]
+        wanted = [min(_MORE * count, problem.shape[1] // 2) for count in found]
+        if max(wanted) > _MOST:
+            log.warning(
+                "%s: %d components stand out from the noise, more than %d networks hold; give a "
+                "rank for more, or use fasthyde or eigen, which take them all.",
+                *(self.name, max(found), _MOST),
+            )
+        return [min(count, _MOST) for count in wanted]
 
 
 def _with_noise(y: Tensor, operator: Physics) -> Physics:
